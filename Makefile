@@ -1,0 +1,44 @@
+# Everything a user or developer types. Needs Python 3.11, make and the package registries.
+PYTHON ?= python3.11
+SEED ?= 0
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+DEMO := build/demo
+export TF_USE_LEGACY_KERAS := 1
+export TF_CPP_MIN_LOG_LEVEL := 2
+
+.PHONY: demo test test-fast lint lock clean help
+
+help:  ## Show the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "requirements.lock is for Python 3.11; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	@touch $(READY)
+
+demo: $(READY)  ## Simulate logs, run the pipeline, push, serve, rank one request.
+	@$(BIN)/python tfx_pipeline.py demo --workdir $(DEMO) --seed $(SEED)
+
+test: $(READY)  ## All tests.
+	$(BIN)/python -m pytest -p no:cacheprovider
+
+test-fast: $(READY)  ## The tests for daily use.
+	$(BIN)/python -m pytest -p no:cacheprovider -m "not slow" tests/unit
+
+lint: $(READY)  ## ruff, mypy, import-linter.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The wheels of two packages need glibc 2.38 in their newest release (Debian 12 and Ubuntu 22.04
+# have less): they are resolved apart, in older versions, and everything is installed --no-deps.
+lock: $(READY)  ## Resolve pyproject.toml into requirements.lock (names, versions, hashes).
+	$(BIN)/python requirements/lock.py
+
+clean:  ## Remove what runs and tests made; keeps the environment.
+	rm -rf build dist .mypy_cache .ruff_cache

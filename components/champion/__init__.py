@@ -1,0 +1,1 @@
+"""Picks among the candidates that passed their gates."""

@@ -1,0 +1,1 @@
+"""Refuses data that no model should be trained on."""

@@ -1,0 +1,109 @@
+"""Checks of the ingestion's accounts: sums, dead letters, and evidence for the gated tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.data_gate.limits import Limits
+from models.spec.ranking import RankingSpec
+
+FILE_NAME = "accounts.json"
+SPLITS = ("train", "validation", "test")
+
+
+def read_accounts(directory: str) -> dict[str, Any]:
+    """Reads `accounts.json` from the accounts artifact."""
+    content: dict[str, Any] = json.loads((Path(directory) / FILE_NAME).read_text())
+    return content
+
+
+def sum_reasons(accounts: Mapping[str, Any]) -> list[str]:
+    """Refuses accounts that do not add up: rows were lost or counted twice.
+
+    Checks per stream `read = used + duplicates + dead`, and for the examples `exploded = dead +
+    train + validation + test + outside the window`.
+    """
+    remedy = "remedy: report it as a defect of the ingestion; its examples are not to be trusted"
+    reasons = []
+    for stream, rows in sorted(accounts["rows"].items()):
+        parts = rows["used"] + rows["duplicates"] + sum(rows["dead"].values())
+        if rows["read"] != parts:
+            reasons.append(
+                f"stream {stream}: the accounts do not add up: read {rows['read']}, but used "
+                f"{rows['used']} + duplicates {rows['duplicates']} + dead "
+                f"{sum(rows['dead'].values())} = {parts}; {remedy}"
+            )
+    examples = accounts["examples"]
+    parts = sum(
+        sum(value.values()) if isinstance(value, Mapping) else value
+        for name, value in examples.items()
+        if name != "exploded"
+    )
+    if examples["exploded"] != parts:
+        reasons.append(
+            f"examples: the accounts do not add up: exploded {examples['exploded']}, but the dead, "
+            f"the splits and those outside the window are {parts}; {remedy}"
+        )
+    for output, label in sorted(accounts["labels"].items()):
+        for split, counts in sorted(label["by_split"].items()):
+            if counts["rows"] != examples[split] or counts["mature"] > counts["rows"]:
+                reasons.append(
+                    f"output {output}: the accounts do not add up: split {split} has "
+                    f"{examples[split]} examples, but {counts['rows']} label rows, "
+                    f"{counts['mature']} of them mature; {remedy}"
+                )
+    return reasons
+
+
+def dead_letter_reasons(accounts: Mapping[str, Any], limits: Limits) -> list[str]:
+    """Refuses a stream that lost too many rows, naming what they mostly died of."""
+    streams = {
+        f"stream {name}": (rows["read"], rows["dead"]) for name, rows in accounts["rows"].items()
+    }
+    streams["examples"] = (accounts["examples"]["exploded"], accounts["examples"]["dead"])
+    reasons = []
+    for name, (total, dead) in sorted(streams.items()):
+        num_dead = sum(dead.values())
+        if num_dead <= limits.max_dead_rate * total:
+            continue
+        worst = max(sorted(dead), key=lambda reason: dead[reason])
+        reasons.append(
+            f"{name}: {num_dead} of {total} rows are dead letters, {num_dead / total:.2%}, limit "
+            f"max_dead_rate {limits.max_dead_rate:.2%}; mostly {worst} ({dead[worst]}); remedy: "
+            "look at dead_letters.parquet, mend the log or its declaration, or raise "
+            "data_checks.max_dead_rate"
+        )
+    return reasons
+
+
+def evidence_reasons(
+    ranking: RankingSpec, accounts: Mapping[str, Any], limits: Limits
+) -> list[str]:
+    """Refuses a gated task that the test split cannot say anything about.
+
+    A gated output needs `min_rows` mature test rows, a binary one also `min_positives` positives.
+    """
+    reasons = []
+    for output in ranking.outputs:
+        if not output.gates:
+            continue
+        counts = accounts["labels"][output.name]["by_split"]["test"]
+        if counts["mature"] < limits.min_rows:
+            reasons.append(
+                f"task {output.task}: {counts['mature']} mature test rows (of {counts['rows']}), "
+                f"limit evaluation.min_rows {limits.min_rows}: too little evidence for its gates; "
+                "remedy: a longer test window, or one that ends at least the task's attribution "
+                f"window ({ranking.task_maturity_ms(output.task) / 3_600_000:g} h) before the "
+                "cut-off, or lower evaluation.min_rows"
+            )
+        elif output.kind == "binary" and counts["sum"] < limits.min_positives:
+            reasons.append(
+                f"task {output.task}: {counts['sum']:g} positives among {counts['mature']} mature "
+                f"test rows, limit evaluation.min_positives {limits.min_positives}: too little "
+                "evidence for its gates; remedy: a longer test window, make the task auxiliary, "
+                "or lower evaluation.min_positives"
+            )
+    return reasons

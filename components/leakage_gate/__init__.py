@@ -1,0 +1,1 @@
+"""Refuses examples and models that see what a ranking request cannot know."""

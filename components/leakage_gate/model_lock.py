@@ -1,0 +1,161 @@
+"""Checks that an exported model sees request features only and says served outputs only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from components.leakage_gate.saved_model import ExportedGraph, Node
+from models.spec.feature import Feature
+from models.spec.ranking import RankingSpec
+
+SERVING_DEFAULT, PREDICT, RANK = "serving_default", "predict", "rank"
+SIGNATURES = (SERVING_DEFAULT, PREDICT, RANK)
+SCORE = "score"
+LENGTH_SUFFIX = "_length"
+
+_PATH_SEPARATOR = re.compile(r"[/:]|\.S")
+"""Separates the components of a name; checkpoints escape a slash inside a key as `.S`."""
+
+_REMEDY = (
+    "remedy: export a module with the served parts only, built from the request features of the "
+    "configuration"
+)
+
+
+def model_reasons(ranking: RankingSpec, graph: ExportedGraph) -> list[str]:
+    """Returns why a model may not be served; empty for a clean one.
+
+    Args:
+        ranking: The allow-lists: `request_features`, `rank_inputs`, `outputs`.
+        graph: The exported graph.
+    """
+    reasons = [*_signature_reasons(ranking, graph), *_parse_reasons(ranking, graph)]
+    reasons += [
+        f"the graph has an input {name!r} that belongs to no signature; expected the inputs of "
+        f"{', '.join(SIGNATURES)} only; {_REMEDY}"
+        for name in graph.stray_placeholders
+    ]
+    reasons += _auxiliary_reasons(ranking, graph)
+    return reasons
+
+
+def _signature_reasons(ranking: RankingSpec, graph: ExportedGraph) -> Iterator[str]:
+    for name in sorted(set(graph.signatures) - set(SIGNATURES)):
+        yield (
+            f"unknown signature {name!r}; expected {', '.join(SIGNATURES)} and no other; {_REMEDY}"
+        )
+    outputs = {o.name for o in ranking.outputs} | {SCORE}
+    for name in SIGNATURES:
+        signature = graph.signatures.get(name)
+        if signature is None:
+            yield f"signature {name!r} is absent; expected {', '.join(SIGNATURES)}; {_REMEDY}"
+            continue
+        yield from _input_reasons(ranking, name, signature.inputs)
+        for output in sorted(signature.outputs - outputs):
+            yield (
+                f"signature {name!r} has the output {output!r}{_what(ranking, output)}; expected "
+                f"{', '.join(sorted(outputs))} and no other; {_REMEDY}"
+            )
+        for output in sorted(outputs - signature.outputs):
+            yield f"signature {name!r} lacks the output {output!r}; {_REMEDY}"
+
+
+def _input_reasons(
+    ranking: RankingSpec, signature: str, inputs: Mapping[str, str]
+) -> Iterator[str]:
+    if signature == SERVING_DEFAULT:
+        if list(inputs.values()) != ["string"]:
+            received = ", ".join(f"{n} ({t})" for n, t in sorted(inputs.items())) or "none"
+            yield (
+                f"signature {signature!r} must have one string input, serialised tf.Examples; "
+                f"received {received}; {_REMEDY}"
+            )
+        return
+    features = ranking.request_features if signature == PREDICT else ranking.rank_inputs
+    allowed = _signature_inputs(features)
+    for name in sorted(set(inputs) - allowed):
+        yield (
+            f"signature {signature!r} has the input {name!r}{_what(ranking, name)}; expected "
+            f"request features only: {', '.join(sorted(allowed))}; {_REMEDY}"
+        )
+
+
+def _signature_inputs(features: tuple[Feature, ...]) -> set[str]:
+    lengths = {f.name + LENGTH_SUFFIX for f in features if f.length is not None}
+    return {f.name for f in features} | lengths
+
+
+def _parse_reasons(ranking: RankingSpec, graph: ExportedGraph) -> Iterator[str]:
+    allowed = {f.name for f in ranking.request_features}
+    for key in sorted(graph.parse_keys - allowed):
+        yield (
+            f"the graph parses the feature {key!r}{_what(ranking, key)} from tf.Examples; expected "
+            f"request features only: {', '.join(sorted(allowed))}; {_REMEDY}"
+        )
+    for parser in graph.opaque_parsers:
+        yield (
+            f"the operation {parser} parses features whose names are not constants of the graph; "
+            f"expected tf.io.parse_example with fixed names; {_REMEDY}"
+        )
+
+
+def _auxiliary_reasons(ranking: RankingSpec, graph: ExportedGraph) -> Iterator[str]:
+    allowed = {f.name for f in ranking.request_features} | {f.name for f in ranking.rank_inputs}
+    allowed |= {o.name for o in ranking.outputs} | {SCORE}
+    for task in ranking.auxiliary_tasks:
+        if task in allowed:
+            continue
+        longer = {name for name in allowed if task in name}
+        for variable in sorted(graph.variables):
+            if any(_names(part, task, longer) for part in _PATH_SEPARATOR.split(variable)):
+                yield (
+                    f"the variable {variable!r} belongs to the auxiliary task {task!r}; expected "
+                    f"no trace of auxiliary tasks in an export; {_REMEDY}"
+                )
+                break
+        for node in graph.nodes:
+            if _node_names(node, task):
+                yield (
+                    f"the operation {node.name!r} (in {node.graph}) belongs to the auxiliary task "
+                    f"{task!r}; expected no trace of auxiliary tasks in an export; {_REMEDY}"
+                )
+                break
+
+
+def _names(part: str, task: str, longer: set[str]) -> bool:
+    """Whether one component of a variable's path is a task's, as in `like` or `like_tower_1`."""
+    for name in longer:
+        part = part.replace(name, "")
+    return re.search(rf"(^|_){re.escape(task)}(_|$)", part) is not None
+
+
+def _node_names(node: Node, task: str) -> bool:
+    """Whether a component of an operation's path is a task's name, Keras' `_1` apart.
+
+    The last component is left out where TensorFlow made it from the kind of operation: a task
+    `add` (to a cart) must not be found in every sum.
+    """
+    scopes = _PATH_SEPARATOR.split(node.name)
+    if node.op.lower().startswith(re.sub(r"_\d+$", "", scopes[-1]).replace("_", "").lower()):
+        scopes = scopes[:-1]
+    return any(re.fullmatch(rf"{re.escape(task)}(_\d+)?", scope) for scope in scopes)
+
+
+def _what(ranking: RankingSpec, name: str) -> str:
+    """Says what an offending name is, where the configuration knows it."""
+    base = name.removesuffix(LENGTH_SUFFIX)
+    for known in (name, base):
+        if known in ranking.columns:
+            return f", a {ranking.columns[known].availability} column"
+    for task in ranking.auxiliary_tasks:
+        if name in {o.name for o in ranking.outputs_of(task)}:
+            return f" of the auxiliary task {task!r}"
+        if name in {
+            key for o in ranking.outputs_of(task) for key in (o.label_key, o.mask_key, o.weight_key)
+        }:
+            return f", a label of task {task!r}"
+    for output in ranking.outputs:
+        if name in (output.label_key, output.mask_key, output.weight_key):
+            return f", a label of task {output.task!r}"
+    return ""

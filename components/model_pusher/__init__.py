@@ -1,0 +1,1 @@
+"""Pushes a model atomically into a TF Serving base path."""

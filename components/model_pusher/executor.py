@@ -1,0 +1,66 @@
+"""Pushes the champion if, and only if, it is blessed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import path_utils
+
+from components.champion.executor import FILE_NAME as CHAMPION_FILE
+from components.model_pusher.push import push
+from components.model_pusher.requests import synthetic_requests
+from components.verdict import read_verdict
+from models.spec.errors import Refused
+from models.spec.ranking import RankingSpec
+from serving.deploy.render import render
+from serving.warmup import write_warmup
+
+FILE_NAME = "pushed.json"
+
+
+class Executor(base_executor.BaseExecutor):
+    """Pushes the champion into a TF Serving base path, atomically."""
+
+    def Do(  # noqa: N802 - the name TFX calls
+        self,
+        input_dict: dict[str, list[Any]],
+        output_dict: dict[str, list[Any]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Pushes; writes `pushed.json` with model, version and path.
+
+        Raises:
+            Refused: The champion is not blessed. Nothing is pushed without a blessing.
+        """
+        if not read_verdict(artifact_utils.get_single_uri(input_dict["blessing"])).passed:
+            raise Refused("ModelPusher: no blessed champion, nothing is pushed")
+        choice = json.loads(
+            Path(
+                artifact_utils.get_single_uri(input_dict["champion"]), CHAMPION_FILE
+            ).read_text()
+        )
+        champion = choice["champion"]
+        ranking = RankingSpec.model_validate_json(exec_properties["ranking_json"])
+        model_uri = artifact_utils.get_single_uri(input_dict[f"model_{champion}"])
+        model_name = exec_properties["model_name"]
+        serving_dir = Path(exec_properties["serving_dir"])
+        requests = synthetic_requests(ranking)
+        pushed = push(
+            Path(path_utils.serving_model_path(model_uri)),
+            serving_dir / model_name,
+            run_id=exec_properties["run_id"],
+            provenance={**json.loads(exec_properties["provenance_json"]), "candidate": champion},
+            complete=lambda staged: write_warmup(staged, requests),
+        )
+        render(model_name, f"/models/{model_name}", serving_dir)
+        folder = Path(artifact_utils.get_single_uri(output_dict["pushed_model"]))
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"model": model_name, "version": pushed.version, "path": str(pushed.path)}
+        (folder / FILE_NAME).write_text(json.dumps(record))
+        artifact = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        artifact.set_string_custom_property("pushed_destination", str(pushed.path))
+        artifact.set_string_custom_property("pushed_version", str(pushed.version))

@@ -1,0 +1,1 @@
+"""Derives the schema from the configuration."""

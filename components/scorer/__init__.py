@@ -1,0 +1,1 @@
+"""Writes the row-level predictions of an exported model."""

@@ -1,0 +1,246 @@
+"""Sends raw request features of test rows to a server process and compares its answers.
+
+The server is a process of its own that imports no modelling code: what it answers comes from the
+exported graph alone. One process serves all candidates, because each costs an import of
+TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import path_utils
+
+from components.model_pusher.requests import synthetic_requests
+from components.scorer.executor import FILE_NAME as PREDICTIONS_FILE
+from components.verdict import Verdict, write_verdict
+from models.spec.feature import Feature
+from models.spec.keys import TIMESTAMP, key_feature
+from models.spec.ranking import RankingSpec
+from serving.client import RankingClient
+from serving.warmup import write_warmup
+
+PROBABILITY_TOLERANCE = 1e-5
+VALUE_TOLERANCE = 1e-4
+"""Relative tolerances: probabilities, and natural units such as seconds."""
+_START_SECONDS = 120.0
+_BATCH_ROWS = 256
+
+Columns = dict[str, np.ndarray[Any, Any]]
+
+
+class Executor(base_executor.BaseExecutor):
+    """Starts a real server on the exported models and compares its answers."""
+
+    def Do(  # noqa: N802 - the name TFX calls
+        self,
+        input_dict: dict[str, list[Any]],
+        output_dict: dict[str, list[Any]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Checks every candidate; the verdict's details list refusals per candidate."""
+        ranking = RankingSpec.model_validate_json(exec_properties["ranking_json"])
+        names = json.loads(exec_properties["candidates_json"])
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        folder = artifact_utils.get_split_uri([examples], "test")
+        rows = read_rows(folder, ranking, int(exec_properties["num_rows"]))
+        models = {
+            name: Path(
+                path_utils.serving_model_path(
+                    artifact_utils.get_single_uri(input_dict[f"model_{name}"])
+                )
+            )
+            for name in names
+        }
+        refusals: dict[str, list[str]] = {}
+        with served(models, ranking) as target:
+            for name in names:
+                stored = stored_predictions(
+                    Path(
+                        artifact_utils.get_single_uri(input_dict[f"predictions_{name}"]),
+                        PREDICTIONS_FILE,
+                    ),
+                    ranking,
+                    rows,
+                )
+                refusals[name] = list(check(target, name, ranking, rows, stored))
+        passed = not any(refusals.values())
+        artifact = artifact_utils.get_single_instance(output_dict["blessing"])
+        artifact.set_int_custom_property("blessed", int(passed))
+        write_verdict(
+            artifact.uri,
+            Verdict(
+                "serving_check",
+                passed,
+                tuple(f"{n}: {'; '.join(r)}" for n, r in refusals.items() if r),
+                {"candidates": refusals, "num_rows": len(rows[TIMESTAMP])},
+            ),
+        )
+
+
+def read_rows(folder: str, ranking: RankingSpec, num_rows: int) -> Columns:
+    """Reads the first test rows, rows with missing and rare values among them.
+
+    Args:
+        folder: Examples of the test split.
+        ranking: What is ranked.
+        num_rows: How many rows to take, spread evenly over the split.
+
+    Returns:
+        Request features, key columns and time by example feature name; missing values are the
+        empty string or NaN.
+    """
+    spec: dict[str, Any] = {f.name: _parser(f) for f in ranking.request_features}
+    spec |= {
+        key_feature(c): tf.io.FixedLenFeature([], tf.string, default_value="")
+        for c in ranking.key_columns
+    }
+    spec[TIMESTAMP] = tf.io.FixedLenFeature([], tf.int64)
+    files = sorted(str(file) for file in Path(folder).iterdir())
+    records = np.array(
+        list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator()),
+        dtype=object,
+    )
+    chosen = np.unique(np.linspace(0, len(records) - 1, num=num_rows).round().astype(int))
+    parsed = tf.io.parse_example(tf.constant(records[chosen]), spec)
+    return {name: values.numpy() for name, values in parsed.items()}
+
+
+def _parser(feature: Feature) -> Any:
+    shape = [] if feature.length is None else [feature.length]
+    kind, missing = (tf.string, "") if feature.dtype == "string" else (tf.float32, float("nan"))
+    size = feature.length or 1
+    return tf.io.FixedLenFeature(shape, kind, default_value=[missing] * size if shape else missing)
+
+
+def stored_predictions(path: Path, ranking: RankingSpec, rows: Columns) -> Columns:
+    """Looks the rows up in a candidate's predictions by time and keys.
+
+    Returns:
+        Predictions by output, in the order of the rows; NaN for a row that is not there.
+    """
+    table = pq.read_table(path)
+    table = table.filter(pc.equal(table["split"], "test"))
+    keys = zip(
+        table["timestamp"].to_pylist(),
+        *(table[c].to_pylist() for c in ranking.key_columns),
+        strict=True,
+    )
+    position = {key: index for index, key in enumerate(keys)}
+    wanted = zip(
+        rows[TIMESTAMP].tolist(),
+        *([v.decode() for v in rows[key_feature(c)]] for c in ranking.key_columns),
+        strict=True,
+    )
+    indices = np.array([position.get(key, -1) for key in wanted])
+    found = {}
+    for output in ranking.outputs:
+        values = table[f"{output.name}__prediction"].to_numpy()
+        found[output.name] = np.where(indices >= 0, values[indices], np.nan)
+    return found
+
+
+def check(
+    target: str, name: str, ranking: RankingSpec, rows: Columns, stored: Columns
+) -> Iterator[str]:
+    """Compares a served candidate with its stored predictions.
+
+    Yields:
+        One sentence per output whose answers differ.
+    """
+    features = [f.name for f in ranking.request_features]
+    answers: dict[str, list[np.ndarray[Any, Any]]] = {o.name: [] for o in ranking.outputs}
+    num_rows = len(rows[TIMESTAMP])
+    with RankingClient(target, name, timeout_seconds=30.0) as client:
+        for start in range(0, num_rows, _BATCH_ROWS):
+            batch = {f: rows[f][start : start + _BATCH_ROWS] for f in features}
+            outputs = client.predict(batch)
+            for output in answers:
+                answers[output].append(outputs[output])
+    for output in ranking.outputs:
+        served_values = np.concatenate(answers[output.name]).astype(np.float64)
+        expected = stored[output.name].astype(np.float64)
+        tolerance = PROBABILITY_TOLERANCE if output.kind == "binary" else VALUE_TOLERANCE
+        error = np.abs(served_values - expected) / np.maximum(np.abs(expected), 1e-6)
+        wrong = ~(error <= tolerance)
+        if wrong.any():
+            worst = int(np.nanargmax(np.where(np.isfinite(error), error, np.inf)))
+            yield (
+                f"{output.name}: {int(wrong.sum())} of {num_rows} served values differ from the "
+                f"evaluated ones by more than {tolerance:g} (worst: served "
+                f"{served_values[worst]:.8g}, evaluated {expected[worst]:.8g})"
+            )
+
+
+@contextmanager
+def served(models: Mapping[str, Path], ranking: RankingSpec) -> Iterator[str]:
+    """Serves SavedModels from a fresh process on a free loopback port.
+
+    Args:
+        models: SavedModel directory by model name.
+        ranking: What they rank; warm-up requests are made from it.
+
+    Yields:
+        HOST:PORT.
+
+    Raises:
+        RuntimeError: The server did not become ready; its last output is in the message.
+    """
+    with tempfile.TemporaryDirectory(prefix="polyrank-serving-check-") as folder:
+        root = Path(folder)
+        requests = synthetic_requests(ranking)
+        arguments = []
+        for name, directory in models.items():
+            version = root / name / "1"
+            version.parent.mkdir()
+            shutil.copytree(directory, version)
+            write_warmup(version, requests)
+            arguments += ["--model", f"{name}={version.parent}"]
+        port_file, log = root / "port", root / "server.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "serving.server", *arguments,
+                 "--port", "0", "--port-file", str(port_file)],
+                stdout=output, stderr=subprocess.STDOUT,
+                cwd=Path(__file__).resolve().parents[2],
+            )  # fmt: skip
+        try:
+            target = f"127.0.0.1:{_wait_for_port(process, port_file, log)}"
+            for name in models:
+                with RankingClient(target, name) as client:
+                    client.wait_until_available(timeout_seconds=_START_SECONDS)
+            yield target
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], port_file: Path, log: Path) -> int:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if port_file.exists() and (text := port_file.read_text().strip()):
+            return int(text)
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    tail = log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"the server for the check did not start: {tail}")

@@ -1,0 +1,1 @@
+"""What is learned: specs, preprocessing, architectures, training and export."""

@@ -1,0 +1,1 @@
+"""Sharing architectures: how tasks share what they learn, one file each."""

@@ -1,0 +1,77 @@
+"""Dense layers of several members (tasks or experts) computed as one batched product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from models.seeding import derived_seed
+
+
+class BatchedDense(tf.keras.layers.Layer):
+    """`relu(x_m W_m + b_m)` for every member m at once.
+
+    Each member has variables of its own, so that it can be counted, regularised or left out of an
+    export alone; they are stacked when the layer is called. Kernels are Glorot-uniform, each from
+    a seed of the member's name.
+
+    Args:
+        members: Names of the members, in the order of the leading axis.
+        units: Output width of each member.
+        activation: Activation, or None for a linear layer.
+        seed: Seed of initialisation.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[str],
+        units: int,
+        activation: str | None = "relu",
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        """Keeps the settings."""
+        super().__init__(**kwargs)
+        self.members = tuple(members)
+        self.units = units
+        self.activation = tf.keras.activations.get(activation)
+        self.seed = seed
+        self._kernels: dict[str, tf.Variable] = {}
+        self._biases: dict[str, tf.Variable] = {}
+
+    def build(self, input_shape: Any) -> None:
+        """Makes a kernel and a bias for every member."""
+        width = int(input_shape[-1])
+        for member in self.members:
+            self._kernels[member] = self.add_weight(
+                name=f"{member}/kernel",
+                shape=(width, self.units),
+                initializer=tf.keras.initializers.GlorotUniform(
+                    seed=derived_seed(self.seed, self.name, member)
+                ),
+            )
+            self._biases[member] = self.add_weight(
+                name=f"{member}/bias", shape=(self.units,), initializer="zeros"
+            )
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, members: Sequence[str] | None = None) -> tf.Tensor:
+        """Applies the layer.
+
+        Args:
+            inputs: [batch, d], the same for every member, or [members, batch, d].
+            members: The members wanted, in the order of the leading axis; all if None.
+
+        Returns:
+            [members, batch, units].
+        """
+        chosen = self.members if members is None else tuple(members)
+        kernels = tf.stack([self._kernels[m] for m in chosen])
+        biases = tf.stack([self._biases[m] for m in chosen])[:, tf.newaxis, :]
+        return self.activation(tf.matmul(inputs, kernels) + biases)
+
+    def variables_of(self, member: str) -> list[tf.Variable]:
+        """Returns kernel and bias of one member."""
+        return [self._kernels[member], self._biases[member]]

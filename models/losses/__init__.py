@@ -1,0 +1,1 @@
+"""Losses: what a head's outputs mean, one file each."""

@@ -1,0 +1,1 @@
+"""Exact NumPy metrics with cluster-resampled intervals, and the TFMA metric that emits them."""

@@ -1,0 +1,1 @@
+"""The single source of truth: columns, features, tasks, metrics and errors, without TensorFlow."""

@@ -1,0 +1,24 @@
+"""Names of the example features that are not model inputs. A double underscore marks them."""
+
+from __future__ import annotations
+
+TIMESTAMP = "impression__timestamp"
+"""int64: impression time in milliseconds since 1970 UTC."""
+
+TRANSFORMED_CATEGORICAL = "categorical__packed"
+TRANSFORMED_NUMERIC = "numeric__packed"
+TRANSFORMED_SEQUENCES = "sequences__packed"
+"""Transformed features: all scalar ids, all numbers, all sequence ids, in feature name order."""
+
+TRANSFORMED_GROUP = "group__id"
+"""Transformed feature: int64 hash of the GAUC and NDCG group."""
+
+
+def key_feature(column: str) -> str:
+    """Example feature (bytes) that carries a key column."""
+    return f"{column}__key"
+
+
+def slice_feature(column: str) -> str:
+    """Example feature (bytes) that carries a slice column."""
+    return f"{column}__slice"

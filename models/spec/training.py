@@ -1,0 +1,57 @@
+"""How a candidate is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.spec.architecture import ArchitectureConfig
+from models.spec.strict import Strict
+
+
+class Candidate(Strict):
+    """One model to train: an architecture and what is particular to this candidate."""
+
+    model: ArchitectureConfig = Field(description="The architecture and its settings.")
+    auxiliary: bool = Field(
+        default=True,
+        description="false trains without the auxiliary tasks: the off side of an ablation.",
+    )
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Overrides `training.learning_rate`."
+    )
+
+
+class Training(Strict):
+    """Optimisation settings shared by the candidates."""
+
+    batch_size: Annotated[int, Field(ge=1)] = Field(default=2048, description="Rows per step.")
+    epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="At most this many.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(
+        default=1e-3, description="Adam step size of the dense layers."
+    )
+    embedding_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Adam step size of embedding tables; learning_rate if absent."
+    )
+    embedding_l2: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="L2 penalty on the embeddings looked up in a batch, mean per row."
+    )
+    patience: Annotated[int, Field(ge=1)] = Field(
+        default=2,
+        description="Stop after this many epochs without a better objective on validation; the "
+        "best epoch's weights are exported.",
+    )
+    interaction: Literal["none", "dot", "cross"] = Field(
+        default="none",
+        description="Explicit feature interaction before the architecture: pairwise dot products "
+        "(DLRM) or one cross layer (DCN v2), from TensorFlow Recommenders.",
+    )
+    shuffle_buffer: Annotated[int, Field(ge=1)] = Field(
+        default=100_000, description="Rows shuffled together."
+    )
+    cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=2_000_000_000,
+        description="Decoded train rows are kept in memory between epochs if they fit in this.",
+    )
+    seed: int = Field(default=0, description="Seed of initialisation, shuffling and dropout.")

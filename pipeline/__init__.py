@@ -1,0 +1,1 @@
+"""What a run is: configuration, the DAG, the runners and the commands."""

@@ -1,0 +1,226 @@
+"""The commands. Heavy imports happen inside them, so that --help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from models.spec.errors import ConfigError
+
+_CONFIG_HELP = "the pipeline's YAML file"
+_WORKDIR_HELP = "folder of runs, reports, metadata and pushed models"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Builds the command-line parser."""
+    root = argparse.ArgumentParser(
+        prog="polyrank",
+        description="From raw interaction logs to a gated, served multi-task ranking model.",
+    )
+    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = _add(commands, "run", _run, "run a pipeline: train, gate, push")
+    command.add_argument("--config", required=True, help=_CONFIG_HELP)
+    command.add_argument("--workdir", required=True, help=_WORKDIR_HELP)
+    command.add_argument("--date", help="last day (YYYY-MM-DD, UTC) the run may see")
+    _add_set(command)
+    command.add_argument("--quiet", action="store_true", help="no progress display")
+
+    command = _add(commands, "validate", _validate, "check a config and the logs it names")
+    command.add_argument("--config", required=True, help=_CONFIG_HELP)
+    _add_set(command)
+    command.add_argument("--no-logs", action="store_true", help="check the config alone")
+
+    command = _add(commands, "schema", _schema, "print the JSON Schema of configs, for editors")
+
+    command = _add(commands, "simulate", _simulate, "write event logs with known truth")
+    command.add_argument("--out", required=True, help="folder to write (made if missing)")
+    command.add_argument("--days", type=int, default=7, help="days of impressions (default 7)")
+    command.add_argument(
+        "--impressions", type=int, default=200_000, help="about how many (default 200000)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="default 0")
+    command.add_argument(
+        "--format", choices=("parquet", "csv", "jsonl"), default="parquet", help="file format"
+    )
+    for fault, default in (
+        ("malformed", 0.001), ("duplicate", 0.002), ("late", 0.005), ("orphan", 0.002),
+    ):  # fmt: skip
+        command.add_argument(
+            f"--{fault}-rate", type=float, default=default,
+            help=f"share of {fault} rows (default {default})",
+        )  # fmt: skip
+
+    command = _add(commands, "serve", _serve, "serve what was pushed, over TF Serving's gRPC API")
+    command.add_argument("--workdir", required=True, help=_WORKDIR_HELP)
+    command.add_argument("--model", help="model name; the only one pushed if absent")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    command.add_argument("--port", type=int, default=8500, help="gRPC port (default 8500)")
+    command.add_argument("--metrics-port", type=int, help="Prometheus port (off if absent)")
+
+    command = _add(commands, "rank", _rank, "ask a server to rank the candidates of one request")
+    command.add_argument("--target", required=True, help="HOST:PORT of the server")
+    command.add_argument("--model", required=True, help="model name")
+    command.add_argument(
+        "--request", required=True,
+        help='JSON file: {"context": {feature: value}, "candidates": [{feature: value}, ...]}',
+    )  # fmt: skip
+    command.add_argument("--top-k", type=int, help="print only the best K")
+    command.add_argument("--timeout-seconds", type=float, default=5.0, help="deadline (default 5)")
+
+    command = _add(commands, "status", _status, "list the runs of a work directory")
+    command.add_argument("--workdir", required=True, help=_WORKDIR_HELP)
+
+    command = _add(commands, "demo", _demo, "simulate, run, push, serve and rank, in one go")
+    command.add_argument("--workdir", default="build/demo", help=_WORKDIR_HELP)
+    command.add_argument("--seed", type=int, default=0, help="seed of the simulated logs")
+    command.add_argument("--impressions", type=int, default=200_000, help="about how many")
+    return root
+
+
+def _add(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(command=function)
+    return command
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="override a config value, e.g. --set training.epochs=3 (repeatable)",
+    )  # fmt: skip
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pipeline.load import load_config
+    from pipeline.progress import Progress
+    from pipeline.run import EXIT_CODES, run
+    from pipeline.workdir import Workdir
+
+    config = load_config(options.config, options.set)
+    workdir = Workdir.open(options.workdir, create=True)
+    with Progress(enabled=not options.quiet) as progress:
+        summary, finished = run(
+            config, workdir, date=options.date,
+            on_plan=progress.plan, on_change=progress.change,
+        )  # fmt: skip
+    if finished:
+        print(f"{summary['run_id']} was finished before ({summary['state']}): nothing to do")
+    if summary["error"]:
+        print(f"polyrank: {summary['error']}", file=sys.stderr)
+    print(f"report: {workdir.report(summary['run_id'])}")
+    print(workdir.summary(summary["run_id"]))
+    return EXIT_CODES[summary["state"]]
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from pipeline.load import load_config
+    from pipeline.validate import check_logs
+
+    config = load_config(options.config, options.set)
+    if options.no_logs:
+        print(f"{options.config}: the configuration is valid")
+        return 0
+    for line in check_logs(config):
+        print(line)
+    print(f"{options.config}: configuration and logs are valid")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from pipeline.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=1))
+    return 0
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from simulator.simulate import SimulationConfig, simulate
+
+    config = SimulationConfig(
+        days=options.days,
+        impressions=options.impressions,
+        seed=options.seed,
+        file_format=options.format,
+        malformed_rate=options.malformed_rate,
+        duplicate_rate=options.duplicate_rate,
+        late_rate=options.late_rate,
+        orphan_rate=options.orphan_rate,
+    )
+    simulate(config, Path(options.out))
+    print(options.out)
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from pipeline.workdir import Workdir
+    from serving.server.server import ServerOptions, serve
+
+    serving = Workdir.open(options.workdir).serving
+    model = options.model or _only_model(serving)
+    if not (serving / model).is_dir():
+        raise ConfigError(
+            f"no pushed model {model!r} in {serving}",
+            constraint=f"one of: {', '.join(_pushed_models(serving)) or 'none'}",
+            remedy="run a pipeline first, or name another --model",
+        )
+    return serve(
+        ServerOptions(
+            model_name=model,
+            base_path=str(serving / model),
+            host=options.host,
+            port=options.port,
+            metrics_port=options.metrics_port,
+        )
+    )
+
+
+def _pushed_models(serving: Path) -> list[str]:
+    return sorted(p.name for p in serving.iterdir() if p.is_dir()) if serving.is_dir() else []
+
+
+def _only_model(serving: Path) -> str:
+    models = _pushed_models(serving)
+    if len(models) != 1:
+        raise ConfigError(
+            f"{len(models)} models are pushed in {serving}: {', '.join(models) or 'none'}",
+            remedy="name one with --model" if models else "run a pipeline first",
+        )
+    return models[0]
+
+
+def _rank(options: argparse.Namespace) -> int:
+    from pipeline.ranking_request import rank_file
+
+    print(
+        rank_file(
+            options.target,
+            options.model,
+            Path(options.request),
+            top_k=options.top_k,
+            timeout_seconds=options.timeout_seconds,
+        )
+    )
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from pipeline.workdir import Workdir
+
+    for summary in Workdir.open(options.workdir).summaries():
+        pushed = summary["pushed"]
+        print(
+            f"{summary['run_id']}  {summary['state']:<9}  test {summary['window']['test'][0][:10]} "
+            f"to {summary['window']['test'][1][:10]}  champion {summary['champion'] or 'none'}  "
+            f"{'pushed ' + pushed['model'] + ' ' + str(pushed['version']) if pushed else 'not pushed'}"
+        )
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from pipeline.demo import demo
+
+    return demo(Path(options.workdir), seed=options.seed, impressions=options.impressions)

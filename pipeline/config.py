@@ -1,0 +1,255 @@
+"""The configuration: one frozen, strict model of a YAML file."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from components.log_example_gen.spec import Logs, Splits
+from models.spec.column import Column
+from models.spec.errors import nearest
+from models.spec.expression import referenced_columns
+from models.spec.feature import DerivedFeature
+from models.spec.metric import METRICS
+from models.spec.ranking import IMPRESSIONS, Problem, RankingSpec, Score, SpecProblems
+from models.spec.strict import Names, Strict
+from models.spec.task import Task
+from models.spec.training import Candidate, Training
+
+
+class Evaluation(Strict):
+    """What is measured on the test split, and what is too little to measure on."""
+
+    slices: Annotated[
+        tuple[Names, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
+    ] = Field(
+        default=(),
+        description="Slices: a string or int request column, or a list of them to cross.",
+    )
+    num_replicates: Annotated[int, Field(ge=20)] = Field(
+        default=200, description="Bootstrap replicates of the intervals; users are resampled."
+    )
+    seed: int = Field(default=0, description="Seed of the bootstrap.")
+    min_rows: Annotated[int, Field(ge=1)] = Field(
+        default=500,
+        description="A gated task with fewer mature test rows is refused: too little evidence.",
+    )
+    min_positives: Annotated[int, Field(ge=1)] = Field(
+        default=50, description="The same for the positives of a gated binary task."
+    )
+
+
+class DataChecks(Strict):
+    """Limits of the DataGate and of the data side of the LeakageGate."""
+
+    max_dead_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05, description="Refuse when more than this share of a stream's rows is dead."
+    )
+    max_drift: Annotated[float, Field(gt=0)] = Field(
+        default=0.3,
+        description="Refuse when a request feature's distribution moved more than this against "
+        "the previous window (L-infinity for strings, Jensen-Shannon for numbers).",
+    )
+    max_single_feature_auc: Annotated[float, Field(gt=0.5, le=1)] = Field(
+        default=0.95,
+        description="A request column that alone separates a served binary task this well (or "
+        "orders a served real-valued one) is refused as a leak unless suspicion_waived.",
+    )
+    audit_rows: Annotated[int, Field(ge=1)] = Field(
+        default=300,
+        description="Rows whose as-of features and labels are recomputed from the raw logs by an "
+        "independent query.",
+    )
+
+
+class ServingCheckConfig(Strict):
+    """The check of the exported model behind a real server."""
+
+    num_rows: Annotated[int, Field(ge=1)] = Field(
+        default=1000, description="Test rows sent to the server and compared."
+    )
+
+
+class Push(Strict):
+    """Where a blessed champion goes."""
+
+    model_name: str | None = Field(
+        default=None, description="Name in serving; the pipeline's name if absent."
+    )
+
+
+class Beam(Strict):
+    """How Beam runs the data work."""
+
+    runner: Literal["FnApiRunner"] = Field(
+        default="FnApiRunner", description="The in-process runner."
+    )
+    num_shards: Annotated[int, Field(ge=1)] = Field(
+        default=4, description="Keyed shards of the joins and files per split."
+    )
+    direct_num_workers: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="Workers of the in-process runner."
+    )
+
+
+class Config(Strict):
+    """One pipeline: from logs to a pushed model."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = Field(
+        description="Pipeline name; also the model's name in serving unless push says otherwise."
+    )
+    description: str = Field(default="", description="For people and reports.")
+    logs: Logs = Field(description="Raw logs.")
+    slate: str | None = Field(
+        default=None, description="Column that names the request whose candidates compete."
+    )
+    user: str = Field(description="Column that names the person; intervals resample its values.")
+    item: str = Field(description="Column that names the ranked item.")
+    columns: dict[str, Column] = Field(description="Columns of an impression, by name.")
+    features: dict[str, DerivedFeature] = Field(
+        default={}, description="Features computed from the logs."
+    )
+    tasks: dict[str, Task] = Field(description="The outcomes, by name.")
+    score: Score = Field(default=Score(), description="How outputs become one score.")
+    splits: Splits = Field(description="Cuts in time.")
+    candidates: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Candidate] = Field(
+        min_length=1, description="Models to train, by name."
+    )
+    training: Training = Field(default=Training(), description="Optimisation settings.")
+    objective: dict[str, float] = Field(
+        min_length=1,
+        description="`<output>.<metric>: weight`, summed over the validation split (metrics where "
+        "lower is better count negatively): early stopping and the choice of the champion.",
+    )
+    evaluation: Evaluation = Field(default=Evaluation(), description="Measurement on test.")
+    data_checks: DataChecks = Field(default=DataChecks(), description="Limits of the data gates.")
+    serving_check: ServingCheckConfig = Field(
+        default=ServingCheckConfig(), description="The check behind a real server."
+    )
+    push: Push = Field(default=Push(), description="Where a blessed champion goes.")
+    beam: Beam = Field(default=Beam(), description="How Beam runs the data work.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        _ = self.ranking
+        problems = [*_log_problems(self), *_run_problems(self)]
+        if problems:
+            raise SpecProblems(problems)
+        return self
+
+    @cached_property
+    def ranking(self) -> RankingSpec:
+        """The part that models, serving and reports need."""
+        return RankingSpec(
+            slate=self.slate,
+            user=self.user,
+            item=self.item,
+            columns=self.columns,
+            features=self.features,
+            tasks=self.tasks,
+            score=self.score,
+        )
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in serving."""
+        return self.push.model_name or self.name
+
+
+def _unknown(kind: str, name: str, allowed: object) -> str:
+    names = sorted(allowed)  # type: ignore[call-overload]
+    return f"unknown {kind} {name!r}; allowed: {', '.join(names) or 'none'}{nearest(name, names)}"
+
+
+def _log_problems(config: Config) -> list[Problem]:
+    problems: list[Problem] = []
+    streams = config.logs.streams
+    for name in config.logs.impressions.key:
+        if name not in config.columns:
+            problems.append(
+                Problem(("logs", "impressions", "key"), _unknown("column", name, config.columns))
+            )
+    for name, stream in streams.items():
+        if name == IMPRESSIONS:
+            problems.append(Problem(("logs", "streams", name), "the name is taken"))
+        for key in stream.on:
+            for side, columns in (("columns", config.columns), ("the stream", stream.columns)):
+                if key not in columns:
+                    problems.append(
+                        Problem(
+                            ("logs", "streams", name, "on"),
+                            f"in {side}: {_unknown('column', key, columns)}",
+                        )
+                    )
+    for name, column in config.columns.items():
+        if column.join is None:
+            continue
+        path = ("columns", name, "join")
+        joined = streams.get(column.join.stream)
+        if joined is None:
+            problems.append(Problem((*path, "stream"), _unknown("stream", column.join.stream, streams)))
+            continue
+        if not joined.on:
+            problems.append(
+                Problem((*path, "stream"), f"stream {column.join.stream!r} has no `on` keys")
+            )
+        if column.join.value is not None and column.join.value not in joined.columns:
+            problems.append(
+                Problem((*path, "value"), _unknown("stream column", column.join.value, joined.columns))
+            )
+    for name, derived in config.features.items():
+        if derived.as_of is None:
+            continue
+        path = ("features", name, "as_of")
+        events = derived.as_of.events
+        if events != IMPRESSIONS and events not in streams:
+            problems.append(
+                Problem((*path, "events"), _unknown("stream", events, [*streams, IMPRESSIONS]))
+            )
+            continue
+        own = config.columns if events == IMPRESSIONS else streams[events].columns
+        joins = events == IMPRESSIONS or bool(streams[events].on)
+        usable = set(own) | (set(config.columns) if joins else set())
+        wanted = [("entity", e) for e in derived.as_of.entity]
+        if derived.as_of.value is not None:
+            wanted.append(("value", derived.as_of.value))
+        if derived.as_of.where is not None:
+            wanted += [("where", c) for c in sorted(referenced_columns(derived.as_of.where))]
+        for key, used in wanted:
+            if used not in usable:
+                problems.append(Problem((*path, key), _unknown("column", used, usable)))
+    return problems
+
+
+def _run_problems(config: Config) -> list[Problem]:
+    problems: list[Problem] = []
+    for index, names in enumerate(config.evaluation.slices):
+        for name in names:
+            column = config.columns.get(name)
+            if column is None or column.availability == "future" or column.type not in (
+                "string",
+                "int",
+                "bool",
+            ):
+                allowed = [
+                    n
+                    for n, c in config.columns.items()
+                    if c.availability != "future" and c.type in ("string", "int", "bool")
+                ]
+                problems.append(
+                    Problem(("evaluation", "slices", index), _unknown("slice column", name, allowed))
+                )
+    outputs = {o.name: o for o in config.ranking.outputs}
+    for key in config.objective:
+        output, _, metric = key.partition(".")
+        allowed = [
+            f"{o.name}.{m}"
+            for o in outputs.values()
+            for m in o.metrics
+            if METRICS[m].higher_is_better is not None
+        ]
+        if output not in outputs or key not in allowed:
+            problems.append(Problem(("objective", key), _unknown("objective", key, allowed)))
+    return problems

@@ -1,0 +1,266 @@
+"""The pipeline, reading top to bottom like its graph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfx import v1 as tfx
+from tfx.dsl.components.common.importer import Importer
+from tfx.orchestration import metadata
+from tfx.types import standard_artifacts
+
+from components.champion.component import champion_class
+from components.data_gate.component import DataGate
+from components.leakage_gate.component import DataLeakageGate, model_leakage_gate_class
+from components.log_example_gen.component import LogExampleGen
+from components.model_pusher.component import model_pusher_class
+from components.report.component import report_class
+from components.schema_writer.component import SchemaWriter
+from components.scorer.component import Scorer
+from components.serving_check.component import serving_check_class
+from models.spec.keys import slice_feature
+from pipeline.code_hash import code_hash
+from pipeline.evaluation import eval_config
+from pipeline.outputs import eval_outputs
+from pipeline.plan import RunPlan
+
+STOPPING_GATES = frozenset({"DataGate", "DataLeakageGate", "Champion"})
+"""Gates whose refusal ends the run; the others' verdicts are per candidate and feed Champion."""
+
+
+def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
+    """Builds the TFX pipeline of a run.
+
+    Args:
+        plan: The run.
+
+    Returns:
+        The pipeline; a pure function of the plan.
+    """
+    config, ranking = plan.config, plan.config.ranking
+    ranking_json = ranking.model_dump_json()
+    dataset = plan.dataset
+    slices = json.dumps(dataset.slice_columns)
+    models_hash = code_hash("models")
+    nodes: list[Any] = []
+
+    def add(node: Any) -> Any:
+        nodes.append(node)
+        return node
+
+    # Data ------------------------------------------------------------------------------------
+    example_gen = add(
+        LogExampleGen(
+            spec_json=dataset.model_dump_json(),
+            fingerprint=plan.fingerprint,
+            code_hash=code_hash("components/log_example_gen", "models/spec"),
+        )
+    )
+    examples = example_gen.outputs["examples"]
+    accounts = example_gen.outputs["accounts"]
+    schema = add(
+        SchemaWriter(
+            ranking_json=ranking_json,
+            slice_columns=slices,
+            code_hash=code_hash("components/schema_writer", "models/schema.py", "models/spec"),
+        )
+    ).outputs["schema"]
+    statistics = add(tfx.components.StatisticsGen(examples=examples, schema=schema)).outputs[
+        "statistics"
+    ]
+    baseline_model = baseline_statistics = None
+    if plan.baseline is not None:
+        baseline_model = add(_baseline("model", plan.baseline.model_uri, standard_artifacts.Model))
+        baseline_statistics = add(
+            _baseline(
+                "statistics", plan.baseline.statistics_uri, standard_artifacts.ExampleStatistics
+            )
+        )
+    checks = config.data_checks.model_dump() | {
+        "min_rows": config.evaluation.min_rows,
+        "min_positives": config.evaluation.min_positives,
+    }
+    data_gate = add(
+        DataGate(
+            statistics=statistics,
+            schema=schema,
+            accounts=accounts,
+            previous_statistics=baseline_statistics and baseline_statistics.outputs["result"],
+            ranking_json=ranking_json,
+            checks_json=json.dumps(checks),
+            code_hash=code_hash("components/data_gate", "models/spec"),
+        )
+    )
+    data_leakage_gate = add(
+        DataLeakageGate(
+            examples=examples,
+            accounts=accounts,
+            dataset_json=dataset.model_dump_json(),
+            checks_json=json.dumps(checks),
+            code_hash=code_hash("components/leakage_gate", "components/log_example_gen", "models/spec"),
+        )
+    )
+
+    # Features --------------------------------------------------------------------------------
+    transform = add(
+        tfx.components.Transform(
+            examples=examples,
+            schema=schema,
+            preprocessing_fn="models.preprocessing.preprocessing_fn",
+            splits_config=tfx.proto.SplitsConfig(
+                analyze=["train"], transform=["train", "validation", "test"]
+            ),
+            disable_statistics=True,
+            custom_config={
+                "ranking": ranking_json,
+                "code_hash": code_hash("models/preprocessing.py", "models/spec"),
+            },
+        )
+    )
+
+    for gate in (data_gate, data_leakage_gate):
+        transform.add_upstream_node(gate)
+
+    # Candidates ------------------------------------------------------------------------------
+    evaluation_config = eval_config(
+        eval_outputs(ranking),
+        [[slice_feature(name) for name in names] for names in config.evaluation.slices],
+        num_replicates=config.evaluation.num_replicates,
+        seed=config.evaluation.seed,
+        code_hash=code_hash("models/metrics", "pipeline/evaluation.py"),
+    )
+    models: dict[str, Any] = {}
+    evaluators: dict[str, Any] = {}
+    predictions: dict[str, Any] = {}
+    for name, candidate in config.candidates.items():
+        trainer = add(
+            tfx.components.Trainer(
+                run_fn="models.trainer.run_fn",
+                examples=transform.outputs["transformed_examples"],
+                transform_graph=transform.outputs["transform_graph"],
+                schema=schema,
+                train_args=tfx.proto.TrainArgs(splits=["train"]),
+                eval_args=tfx.proto.EvalArgs(splits=["validation"]),
+                custom_config={
+                    "name": name,
+                    "ranking": ranking_json,
+                    "training": config.training.model_dump_json(),
+                    "candidate": candidate.model_dump_json(),
+                    "objective": json.dumps(config.objective),
+                    "checkpoint_dir": str(plan.workdir.checkpoints / plan.run_id / name),
+                    "code_hash": models_hash,
+                },
+            ).with_id(f"Trainer.{name}")
+        )
+        models[name] = trainer.outputs["model"]
+        predictions[name] = add(
+            Scorer(
+                model=models[name],
+                examples=examples,
+                ranking_json=ranking_json,
+                slice_columns=slices,
+                code_hash=code_hash("components/scorer", "models/spec"),
+            ).with_id(f"Scorer.{name}")
+        ).outputs["predictions"]
+        evaluators[name] = add(
+            tfx.components.Evaluator(
+                examples=examples,
+                model=models[name],
+                baseline_model=baseline_model and baseline_model.outputs["result"],
+                schema=schema,
+                eval_config=evaluation_config,
+                example_splits=["test"],
+            ).with_id(f"Evaluator.{name}")
+        )
+
+    # Gates on models -------------------------------------------------------------------------
+    by_candidate = {f"model_{name}": channel for name, channel in models.items()}
+    scored = {f"predictions_{name}": channel for name, channel in predictions.items()}
+    names = list(config.candidates)
+    leakage = add(
+        model_leakage_gate_class(names)(
+            **by_candidate,
+            ranking_json=ranking_json,
+            code_hash=code_hash("components/leakage_gate", "models/spec"),
+        )
+    )
+    serving = add(
+        serving_check_class(names)(
+            **by_candidate,
+            **scored,
+            examples=examples,
+            candidates_json=json.dumps(names),
+            ranking_json=ranking_json,
+            num_rows=str(config.serving_check.num_rows),
+            code_hash=code_hash("components/serving_check", "serving", "models/spec"),
+        )
+    )
+    report = add(
+        report_class(names)(
+            **scored,
+            examples=examples,
+            ranking_json=ranking_json,
+            candidates_json=json.dumps(
+                {n: c.model_dump(mode="json") for n, c in config.candidates.items()}
+            ),
+            num_replicates=str(config.evaluation.num_replicates),
+            seed=str(config.evaluation.seed),
+            code_hash=code_hash("components/report", "models/metrics", "models/spec"),
+        )
+    )
+
+    # Choice and push -------------------------------------------------------------------------
+    champion = add(
+        champion_class(names)(
+            **{f"blessing_{n}": e.outputs["blessing"] for n, e in evaluators.items()},
+            **{f"evaluation_{n}": e.outputs["evaluation"] for n, e in evaluators.items()},
+            **scored,
+            leakage=leakage.outputs["blessing"],
+            serving=serving.outputs["blessing"],
+            candidates_json=json.dumps(names),
+            ranking_json=ranking_json,
+            objective_json=json.dumps(config.objective),
+            code_hash=code_hash("components/champion", "models/metrics", "models/spec"),
+        )
+    )
+    champion.add_upstream_node(report)
+    add(
+        model_pusher_class(names)(
+            **by_candidate,
+            champion=champion.outputs["champion"],
+            blessing=champion.outputs["blessing"],
+            ranking_json=ranking_json,
+            serving_dir=str(plan.workdir.serving),
+            model_name=config.model_name,
+            run_id=plan.run_id,
+            provenance_json=json.dumps(plan.provenance),
+            code_hash=code_hash("components/model_pusher", "serving"),
+        )
+    )
+    return tfx.dsl.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=str(plan.workdir.artifacts),
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(
+            str(plan.workdir.metadata)
+        ),
+        components=nodes,
+        enable_cache=True,
+        beam_pipeline_args=_beam_arguments(plan),
+    )
+
+
+def _baseline(kind: str, uri: str, artifact_type: type[Any]) -> Importer:
+    """Brings the earlier window's own artifact into this run's lineage."""
+    return Importer(source_uri=uri, artifact_type=artifact_type, reimport=False).with_id(
+        f"Baseline.{kind}"
+    )
+
+
+def _beam_arguments(plan: RunPlan) -> list[str]:
+    return [
+        f"--runner={plan.config.beam.runner}",
+        f"--direct_num_workers={plan.config.beam.direct_num_workers}",
+        f"--temp_location={Path(plan.workdir.root, 'tmp')}",
+    ]

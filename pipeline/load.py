@@ -1,0 +1,235 @@
+"""Reads a configuration file: every fault named with file, line, key and the nearest valid name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from models.spec.errors import ConfigError, nearest
+from models.spec.ranking import SpecProblems
+from pipeline.config import Config
+
+_MAX_REPORTED = 20
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Parses a YAML file into a `Config`.
+
+    Args:
+        path: The file.
+        overrides: ``key.path=value`` assignments (from ``--set``), values in YAML. A relative
+            `logs.root` given this way is relative to the current folder, one in the file to the
+            file's folder.
+
+    Returns:
+        The configuration with an absolute `logs.root`.
+
+    Raises:
+        ConfigError: The file is missing or not YAML, or a key or value is not valid. Each fault
+            is a line ``file:line: key: message``.
+    """
+    path = Path(path)
+    document = _read_yaml(path)
+    overridden = _apply_overrides(document, overrides)
+    _absolute_root(document, path, overridden)
+    try:
+        return Config.model_validate(_plain(document))
+    except ValidationError as error:
+        faults = list(_faults(error, document, path, overridden))
+        shown = faults[:_MAX_REPORTED]
+        if len(faults) > _MAX_REPORTED:
+            shown.append(f"... and {len(faults) - _MAX_REPORTED} more")
+        raise ConfigError("\n".join(shown)) from error
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}",
+            received=error.strerror or str(error),
+            remedy="give the path of a YAML file with --config",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not UTF-8 text", received=str(error), remedy="save it as UTF-8"
+        ) from error
+    try:
+        document = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {error.problem}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(
+            f"{path}: not a configuration",
+            constraint="a mapping with the keys name, logs, columns, tasks, ...",
+            received=type(document).__name__,
+            remedy="start from examples/simulated/config.yaml",
+        )
+    return document
+
+
+def _apply_overrides(document: Any, overrides: Sequence[str]) -> set[tuple[str, ...]]:
+    applied = set()
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(
+                f"--set {text}", constraint="key.path=value, as in training.epochs=3"
+            )
+        parts = key.split(".")
+        node = document
+        for part in parts[:-1]:
+            child = node.get(part) if isinstance(node, dict) else None
+            if child is None and isinstance(node, dict):
+                child = node[part] = {}
+            if not isinstance(child, dict):
+                raise ConfigError(
+                    f"--set {key}", constraint=f"a mapping at {part!r}", received=repr(child)
+                )
+            node = child
+        node[parts[-1]] = YAML(typ="safe").load(value)
+        applied.add(tuple(parts))
+    return applied
+
+
+def _absolute_root(document: Any, path: Path, overridden: set[tuple[str, ...]]) -> None:
+    logs = document.get("logs")
+    if not isinstance(logs, dict) or not isinstance(logs.get("root"), str):
+        return
+    base = Path.cwd() if ("logs", "root") in overridden else path.resolve().parent
+    logs["root"] = str((base / Path(logs["root"]).expanduser()).resolve())
+
+
+def _plain(node: Any) -> Any:
+    """Turns ruamel's annotated containers and scalars into plain Python ones."""
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    for plain in (bool, int, float, str):
+        if isinstance(node, plain):
+            return plain(node)
+    return node
+
+
+def _faults(
+    error: ValidationError, document: Any, path: Path, overridden: set[tuple[str, ...]]
+) -> Iterable[str]:
+    for each in error.errors():
+        cause = each.get("ctx", {}).get("error")
+        if isinstance(cause, SpecProblems):
+            for problem in cause.problems:
+                yield _located(path, document, problem.path, problem.message, overridden)
+            continue
+        location = _yaml_location(each["loc"], document)
+        yield _located(path, document, location, _message(each), overridden)
+
+
+def _yaml_location(location: Sequence[int | str], document: Any) -> tuple[int | str, ...]:
+    """Drops what pydantic adds to a location: union tags and names of validators."""
+    kept: list[int | str] = []
+    node = document
+    last = len(location) - 1
+    for index, part in enumerate(location):
+        inside = isinstance(node, dict) and part in node
+        inside |= isinstance(node, list) and isinstance(part, int) and part < len(node)
+        if inside:
+            node = node[part]
+        elif index != last or not isinstance(part, str) or re.search(r"[\[\]()]|function-", part):
+            continue
+        kept.append(part)
+    return tuple(kept)
+
+
+def _message(each: Any) -> str:
+    kind = each["type"]
+    location = each["loc"]
+    if kind == "extra_forbidden":
+        allowed = sorted(_fields_at(location[:-1]))
+        name = str(location[-1])
+        return f"unknown key {name!r}; allowed: {', '.join(allowed)}{nearest(name, allowed)}"
+    if kind == "missing":
+        return f"the key {location[-1]!r} is required"
+    received = repr(each.get("input"))
+    if len(received) > 80:
+        received = received[:77] + "..."
+    message = each["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "value_error":
+        return str(message)
+    text = f"expected {message}; received {received}"
+    if kind == "union_tag_invalid":
+        value = str(each["ctx"]["tag"])
+        allowed_tags = re.findall(r"'([^']+)'", each["ctx"]["expected_tags"])
+        return (
+            f"unknown {each['ctx']['discriminator'].strip(chr(39))} {value!r}; "
+            f"allowed: {', '.join(allowed_tags)}{nearest(value, allowed_tags)}"
+        )
+    if kind == "literal_error":
+        text += nearest(str(each.get("input")), re.findall(r"'([^']+)'", each["msg"]))
+    return text
+
+
+def _fields_at(location: Sequence[int | str]) -> set[str]:
+    """Names of the keys allowed at a place, found by walking the model's annotations."""
+    candidates: set[type[BaseModel]] = {Config}
+    for part in location:
+        following: set[type[BaseModel]] = set()
+        tagged: set[type[BaseModel]] = set()
+        for model in candidates:
+            if isinstance(part, str) and part in model.model_fields:
+                following |= _models_in(model.model_fields[part].annotation)
+            else:
+                tag = model.model_fields.get("kind") or model.model_fields.get("architecture")
+                if tag is not None and part in get_args(tag.annotation):
+                    tagged.add(model)
+        if tagged:
+            candidates = tagged
+        elif following:
+            candidates = following
+    return {name for model in candidates for name in model.model_fields}
+
+
+def _models_in(annotation: Any) -> set[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {model for argument in get_args(annotation) for model in _models_in(argument)}
+
+
+def _located(
+    path: Path,
+    document: Any,
+    location: Sequence[int | str],
+    message: str,
+    overridden: set[tuple[str, ...]],
+) -> str:
+    line = _line_of(document, location)
+    keys = ".".join(str(part) for part in location)
+    if any(tuple(map(str, location[: len(o)])) == o for o in overridden):
+        return f"--set {keys}: {message}"
+    return f"{path}:{line}: {keys}: {message}"
+
+
+def _line_of(document: Any, location: Sequence[int | str]) -> int:
+    """Line of the deepest existing key of a location, counted from 1."""
+    line = 1
+    node = document
+    for part in location:
+        if isinstance(node, dict) and part in node:
+            # A key that --set added has no line.
+            if part in getattr(getattr(node, "lc", None), "data", None) or {}:
+                line = node.lc.key(part)[0] + 1
+            node = node[part]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            if hasattr(node, "lc"):
+                line = node.lc.item(part)[0] + 1
+            node = node[part]
+    return line

@@ -1,0 +1,131 @@
+"""The plan of a run: everything that determines it, fixed before the first node."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.log_example_gen.fingerprint import fingerprint_logs
+from components.log_example_gen.spec import DatasetSpec, Window
+from components.log_example_gen.window import resolve_window
+from pipeline.code_hash import code_hash, lock_hash, value_hash
+from pipeline.config import Config
+from pipeline.workdir import Workdir
+
+PLAN_FILE = "plan.json"
+CODE = ("models", "components", "serving", "pipeline")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The model that change gates compare with: the one pushed for the newest earlier window.
+
+    Attributes:
+        run_id: The run that pushed it.
+        model_uri: Its Trainer's Model artifact.
+        statistics_uri: The statistics of that run's examples.
+    """
+
+    run_id: str
+    model_uri: str
+    statistics_uri: str
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run, determined.
+
+    Attributes:
+        config: The configuration.
+        workdir: Where it runs.
+        window: Its times.
+        fingerprint: Hash of the contents of the logs.
+        run_id: Deterministic id.
+        baseline: What change gates compare with, if there is an earlier pushed window.
+    """
+
+    config: Config
+    workdir: Workdir
+    window: Window
+    fingerprint: str
+    run_id: str
+    baseline: Baseline | None
+
+    @property
+    def dataset(self) -> DatasetSpec:
+        """The specification of the examples."""
+        slices = dict.fromkeys(c for names in self.config.evaluation.slices for c in names)
+        return DatasetSpec(
+            root=Path(self.config.logs.root),
+            logs=self.config.logs,
+            splits=self.config.splits,
+            ranking=self.config.ranking,
+            window=self.window,
+            slice_columns=tuple(slices),
+            num_shards=self.config.beam.num_shards,
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where a model of this run comes from; goes into its manifest."""
+        return {
+            "pipeline": self.config.name,
+            "config_hash": config_hash(self.config),
+            "code_hash": code_hash(*CODE),
+            "lock_hash": lock_hash(),
+            "data_hash": self.fingerprint,
+            "window": self.window.model_dump(),
+        }
+
+
+def config_hash(config: Config) -> str:
+    """Hashes a configuration by content: comments and the place of the logs do not count."""
+    return value_hash(config.model_dump(mode="json", exclude={"logs": {"root"}}))
+
+
+def make_plan(config: Config, workdir: Workdir, date: str | None) -> RunPlan:
+    """Resolves the window, fingerprints the logs and finds the baseline.
+
+    Args:
+        config: The configuration.
+        workdir: Where the run will live.
+        date: Last day (YYYY-MM-DD, UTC) that the run may see, or None for all there is.
+
+    Raises:
+        DataError: The logs cannot be used.
+    """
+    root = Path(config.logs.root)
+    fingerprint = fingerprint_logs(config.logs, root)
+    window = resolve_window(config.logs, config.splits, config.ranking, root, date)
+    identity = {
+        "pipeline": config.name,
+        "window": window.model_dump(),
+        "config": config_hash(config),
+        "code": code_hash(*CODE),
+        "data": fingerprint,
+    }
+    return RunPlan(
+        config=config,
+        workdir=workdir,
+        window=window,
+        fingerprint=fingerprint,
+        run_id=f"{config.name}-{value_hash(identity)}",
+        baseline=_find_baseline(config, workdir, window),
+    )
+
+
+def _find_baseline(config: Config, workdir: Workdir, window: Window) -> Baseline | None:
+    """Finds the newest window strictly before this one whose model was pushed."""
+    newest: tuple[int, dict[str, Any]] | None = None
+    for path in sorted((workdir.root / "runs").glob(f"*/{PLAN_FILE}")):
+        record = json.loads(path.read_text())
+        if record["model_name"] != config.model_name or record["test_end"] >= window.test_end:
+            continue
+        if newest is None or record["test_end"] > newest[0]:
+            newest = (record["test_end"], record)
+    if newest is None:
+        return None
+    record = newest[1]
+    return Baseline(record["run_id"], record["model_uri"], record["statistics_uri"])

@@ -1,0 +1,159 @@
+"""One pipeline run from plan to summary: no-op when done, resumed when killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from models.spec.errors import ConfigError, PolyrankError, Refused
+from pipeline.config import Config
+from pipeline.plan import PLAN_FILE, RunPlan, make_plan
+from pipeline.workdir import Workdir, write_atomically
+
+EXIT_CODES = {"succeeded": 0, "refused": 3, "failed": 1}
+
+
+def run(
+    config: Config,
+    workdir: Workdir,
+    *,
+    date: str | None = None,
+    on_plan: Callable[[RunPlan], None] = lambda plan: None,
+    on_change: Callable[[Any], None] = lambda result: None,
+) -> tuple[dict[str, Any], bool]:
+    """Runs a pipeline.
+
+    Args:
+        config: The configuration.
+        workdir: Where runs, metadata and models live.
+        date: Last day (YYYY-MM-DD, UTC) that the run may see; all there is if None.
+        on_plan: Called once the run is determined.
+        on_change: Called with a node's result whenever its state changes.
+
+    Returns:
+        The summary, and whether the run had been finished before (nothing was done).
+
+    Raises:
+        ConfigError: Another run holds the work directory.
+        DataError: The logs cannot be used as declared.
+    """
+    plan = make_plan(config, workdir, date)
+    on_plan(plan)
+    finished = workdir.read_summary(plan.run_id)
+    if finished is not None and finished["state"] != "failed":
+        return finished, True
+    with _only_run(workdir), _log_file(workdir.run(plan.run_id)):
+        return _execute(plan, on_change), False
+
+
+def _execute(plan: RunPlan, on_change: Callable[[Any], None]) -> dict[str, Any]:
+    # TFX takes half a minute to import: only a run that has something to do pays for it.
+    from pipeline.create import STOPPING_GATES, create_pipeline
+    from pipeline.runners.local import NodeResult, run_pipeline
+    from pipeline.summary import build_summary
+
+    results: dict[str, NodeResult] = {}
+    state, error = "failed", "interrupted"
+    fault: PolyrankError | None = None
+    try:
+        run_pipeline(
+            create_pipeline(plan),
+            plan.run_id,
+            stopping_gates=STOPPING_GATES,
+            on_change=on_change,
+            results=results,
+        )
+        state, error = "succeeded", None
+    except Refused as refusal:
+        state, error = "refused", str(refusal)
+    except PolyrankError as raised:
+        state, error, fault = "failed", str(raised), raised
+        logging.getLogger(__name__).exception("the run failed")
+    finally:
+        summary = build_summary(plan, results, state, error)
+        _finish(plan, results, summary)
+    if fault is not None and fault.exit_code == ConfigError.exit_code:
+        raise fault
+    return summary
+
+
+def _finish(plan: RunPlan, results: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Writes what a run leaves outside the DAG; the summary last, as the mark of completion."""
+    from pipeline.reporting import write_report
+    from pipeline.sample_request import write_sample_request
+
+    folder = plan.workdir.run(plan.run_id)
+    _keep_outputs(folder, results)
+    write_report(plan, results, summary)
+    if summary["state"] == "succeeded":
+        examples = results["LogExampleGen"].outputs["examples"][0]
+        write_sample_request(
+            Path(examples, "Split-test"), plan.config.ranking, folder / "request.json"
+        )
+        record = {
+            "run_id": plan.run_id,
+            "model_name": plan.config.model_name,
+            "test_end": plan.window.test_end,
+            "model_uri": results[f"Trainer.{summary['champion']}"].outputs["model"][0],
+            "statistics_uri": results["StatisticsGen"].outputs["statistics"][0],
+        }
+        write_atomically(folder / PLAN_FILE, json.dumps(record, indent=1))
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+
+
+def _keep_outputs(folder: Path, results: dict[str, Any]) -> None:
+    """Copies predictions and the as-of snapshot to their contract paths."""
+    for name, result in results.items():
+        if name.startswith("Scorer.") and result.outputs.get("predictions"):
+            target = folder / "predictions" / f"{name.removeprefix('Scorer.')}.parquet"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(result.outputs["predictions"][0], "predictions.parquet"), target)
+    accounts = results.get("LogExampleGen")
+    if accounts is not None and accounts.outputs.get("accounts"):
+        source = Path(accounts.outputs["accounts"][0])
+        if (source / "features").is_dir():
+            shutil.copytree(source / "features", folder / "features", dirs_exist_ok=True)
+        for file in source.glob("dead_letters*"):
+            shutil.copyfile(file, folder / file.name)
+
+
+@contextmanager
+def _only_run(workdir: Workdir) -> Iterator[None]:
+    """Holds the work directory: the SQLite metadata store has a single writer.
+
+    The lock belongs to the process and goes with it, so a killed run leaves none behind.
+    """
+    with (workdir.root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another run is using the work directory {workdir.root}",
+                constraint="one run at a time, because the metadata store has a single writer",
+                remedy="wait for it, or use another --workdir",
+            ) from error
+        yield
+
+
+@contextmanager
+def _log_file(folder: Path) -> Iterator[None]:
+    """Sends the frameworks' chatter to the run's log file instead of the terminal."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    previous, level = root.handlers[:], root.level
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers[:] = previous
+        root.setLevel(level)
+        handler.close()

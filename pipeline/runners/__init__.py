@@ -1,0 +1,1 @@
+"""Runners: each holds only what is particular to it."""

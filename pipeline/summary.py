@@ -1,0 +1,203 @@
+"""Builds `summary.json` from what the nodes left, in every outcome."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from components.champion.executor import FILE_NAME as CHAMPION_FILE
+from components.model_pusher.executor import FILE_NAME as PUSHED_FILE
+from components.verdict import Verdict, read_verdict
+from models.spec.task import Output
+from pipeline.evaluation import COUNTS, OVERALL, GateRow, gate_rows, read_changes, read_metrics
+from pipeline.outputs import eval_outputs
+from pipeline.plan import RunPlan, config_hash
+from pipeline.runners.local import NodeResult
+
+SCHEMA_VERSION = 1
+_STATES = {"complete": "complete", "cached": "cached"}
+
+
+def build_summary(
+    plan: RunPlan, results: dict[str, NodeResult], state: str, error: str | None
+) -> dict[str, Any]:
+    """Collects the run's figures; parts whose node did not finish are empty.
+
+    Args:
+        plan: The run.
+        results: One result per node.
+        state: ``succeeded``, ``refused`` or ``failed``.
+        error: The one-line error of a run that did not succeed.
+
+    Returns:
+        The summary; see the contract in `docs/operations.md`.
+    """
+    accounts = read_accounts(results)
+    champion = _json(results, "Champion", "champion", CHAMPION_FILE)
+    window = plan.window
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": plan.run_id,
+        "pipeline": plan.config.name,
+        "config_hash": config_hash(plan.config),
+        "state": state,
+        "error": error,
+        "window": {
+            "train": _interval(window.train_start, window.validation_start),
+            "validation": _interval(window.validation_start, window.test_start),
+            "test": _interval(window.test_start, window.test_end),
+            "train_cutoff": _timestamp(window.train_cutoff),
+            "cutoff": _timestamp(window.cutoff),
+        },
+        "rows": accounts.get("rows", {}),
+        "examples": accounts.get("examples", {}),
+        "components": [
+            {
+                "name": result.name,
+                "state": result.state,
+                "cached": result.state == "cached",
+                "seconds": result.seconds,
+                "cpu_seconds": result.cpu_seconds,
+                "peak_rss_bytes": result.peak_rss_bytes,
+            }
+            for result in results.values()
+        ],
+        "baseline_run_id": plan.baseline.run_id if plan.baseline else None,
+        "candidates": {
+            name: summary
+            for name in plan.config.candidates
+            if (summary := _candidate(plan, results, name, champion)) is not None
+        },
+        "champion": champion.get("champion"),
+        "pushed": _json(results, "ModelPusher", "pushed_model", PUSHED_FILE) or None,
+        "oracle": read_oracle(plan),
+    }
+
+
+def read_accounts(results: dict[str, NodeResult]) -> dict[str, Any]:
+    """Returns the accounts of LogExampleGen, or nothing if it did not finish."""
+    return _json(results, "LogExampleGen", "accounts", "accounts.json")
+
+
+def read_training(results: dict[str, NodeResult], name: str, file: str) -> dict[str, Any]:
+    """Returns a JSON file of a candidate's training (`training.json`, `insights.json`)."""
+    return _json(results, f"Trainer.{name}", "model_run", file)
+
+
+def verdicts(results: dict[str, NodeResult]) -> list[Verdict]:
+    """Returns the verdicts of every gate that ran."""
+    found = []
+    for result in results.values():
+        for uri in result.outputs.get("blessing", []):
+            try:
+                found.append(read_verdict(uri))
+            except FileNotFoundError:
+                continue
+    return found
+
+
+def read_oracle(plan: RunPlan) -> dict[str, Any] | None:
+    """Returns the simulator's truth for the test window, or None for logs without one."""
+    from simulator.oracle import oracle_metrics
+
+    truth = Path(plan.config.logs.root, "_truth", "truth.parquet")
+    if not truth.exists():
+        return None
+    return dict(oracle_metrics(truth, plan.window.test_start, plan.window.test_end))
+
+
+def _candidate(
+    plan: RunPlan, results: dict[str, NodeResult], name: str, champion: dict[str, Any]
+) -> dict[str, Any] | None:
+    training = read_training(results, name, "training.json")
+    if not training:
+        return None
+    summary: dict[str, Any] = {
+        "blessed": False,
+        "parameters": training["parameters"],
+        "train_seconds": training["train_seconds"],
+        "metrics": {},
+        "slices": {},
+        "changes": {},
+        "gates": [],
+        "refusals": champion.get("refusals", {}).get(name, []),
+    }
+    evaluator = results.get(f"Evaluator.{name}")
+    if evaluator is None or evaluator.state not in _STATES:
+        return summary
+    evaluation = evaluator.outputs["evaluation"][0]
+    measured = read_metrics(evaluation)
+    changes = read_changes(evaluation)
+    spaces = {output.name: output for output in plan.config.ranking.outputs}
+    overall = measured.pop(OVERALL)
+    summary["metrics"] = _with_space(overall, spaces)
+    summary["slices"] = {key: _with_space(value, spaces) for key, value in measured.items()}
+    summary["changes"] = _with_space(changes.get(OVERALL, {}), spaces)
+    summary["gates"] = [
+        _gate(row)
+        for row in gate_rows(overall, eval_outputs(plan.config.ranking), changes.get(OVERALL))
+    ]
+    summary["blessed"] = (
+        bool(champion)
+        and not summary["refusals"]
+        and all(gate["passed"] for gate in summary["gates"])
+    )
+    return summary
+
+
+def _gate(row: GateRow) -> dict[str, Any]:
+    return {
+        "task": row.output,
+        "metric": row.metric,
+        "kind": row.kind,
+        "bound": row.bound,
+        "threshold": row.threshold,
+        "value": row.value,
+        "passed": row.passed,
+        "outcome": row.outcome,
+    }
+
+
+def _with_space(
+    metrics: Any, outputs: dict[str, Output]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Adds to every metric the sample space it is measured on; NaN becomes null."""
+    return {
+        name: {
+            metric: {k: _finite(v) for k, v in value.items()} | {"space": outputs[name].space}
+            for metric, value in by_metric.items()
+            if metric not in COUNTS
+        }
+        for name, by_metric in metrics.items()
+        if name in outputs
+    }
+
+
+def _finite(value: Any) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _json(
+    results: dict[str, NodeResult], node: str, key: str, file: str
+) -> dict[str, Any]:
+    result = results.get(node)
+    if result is None or result.state not in _STATES:
+        return {}
+    for uri in result.outputs.get(key, []):
+        path = Path(uri, file)
+        if path.exists():
+            return dict(json.loads(path.read_text()))
+    return {}
+
+
+def _interval(first_ms: int, end_ms: int) -> list[str]:
+    """First and last millisecond of a half-open interval, as ISO 8601."""
+    return [_timestamp(first_ms), _timestamp(end_ms - 1)]
+
+
+def _timestamp(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc)
+    return moment.isoformat(timespec="milliseconds")

@@ -1,0 +1,1 @@
+"""Serving: client, embedded server and deployment files. Importing this imports nothing heavy."""

@@ -1,0 +1,1 @@
+"""Files that run a pushed model under TF Serving."""

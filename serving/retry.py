@@ -1,0 +1,47 @@
+"""Time budgets of calls, and when a failed call is worth another try."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+
+
+class Budget:
+    """The time that is left for a call and everything it needs, retries included.
+
+    Args:
+        seconds: The whole budget, from now.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left_seconds(self) -> float:
+        """Returns what is left, at least 0."""
+        return max(0.0, self._end - time.monotonic())
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Bounded retries with exponential backoff and full jitter, on UNAVAILABLE only.
+
+    Attributes:
+        max_retries: Calls after the first one; 0 turns retries off.
+        first_seconds: Longest wait before the first retry.
+        factor: Growth of the longest wait per retry.
+    """
+
+    max_retries: int = 2
+    first_seconds: float = 0.05
+    factor: float = 4.0
+
+    def wait_seconds(self, retry: int, source: random.Random) -> float:
+        """Draws the wait before a retry, uniform between 0 and the longest wait.
+
+        Args:
+            retry: 0 for the first retry.
+            source: Source of the jitter.
+        """
+        return source.uniform(0.0, self.first_seconds * self.factor**retry)

@@ -1,0 +1,1 @@
+"""Embedded gRPC server that speaks TF Serving's PredictionService and ModelService."""

@@ -1,0 +1,296 @@
+"""The versions of one model: watching the base path, hot swap, and handles that outlive it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from serving.server import errors
+from serving.server.base_path import fingerprint, version_directories
+
+_LOG = logging.getLogger(__name__)
+_MAX_ENDED_VERSIONS = 100
+
+
+class State(IntEnum):
+    """Where a version is in its life, with the numbers of TF Serving's ModelVersionStatus."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+class Runtime(Protocol):
+    """What a loaded version must offer."""
+
+    def close(self) -> None:
+        """Frees it; no handle is left."""
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """State of one version.
+
+    Attributes:
+        version: The version.
+        state: Where it is in its life.
+        error: Why it did not load, if so.
+    """
+
+    version: int
+    state: State
+    error: errors.StatusError | None
+
+
+R = TypeVar("R", bound=Runtime)
+
+
+@dataclass(frozen=True)
+class Handle(Generic[R]):
+    """A version that stays loaded as long as the handle is held.
+
+    Attributes:
+        version: The version.
+        runtime: Its loaded model.
+    """
+
+    version: int
+    runtime: R
+
+
+@dataclass
+class _Servable(Generic[R]):
+    version: int
+    state: State = State.START
+    error: errors.StatusError | None = None
+    failed_files: Hashable = None
+    runtime: R | None = None
+    num_handles: int = 0
+
+
+class ModelVersions(Generic[R]):
+    """Serves the newest version under a base path and follows what is pushed there.
+
+    A new version takes over only once it has loaded; the old one is freed when its last handle
+    is released. A version that fails to load is reported as END with the error and is tried again
+    when its files change; meanwhile what was serving goes on serving.
+
+    Differs from TF Serving: if nothing is serving and the newest version fails, older versions
+    are tried; failed loads are not retried on a timer.
+
+    Args:
+        name: Name of the model.
+        base_path: Directory with one numbered directory per version.
+        load: Loads a version from its directory; raises if it must not serve.
+        poll_seconds: How often to look for versions.
+        on_change: Called, without locks held, after what is available changed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_path: Path,
+        load: Callable[[Path], R],
+        *,
+        poll_seconds: float = 0.5,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self._base_path = base_path
+        self._load = load
+        self._poll_seconds = poll_seconds
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._servables: dict[int, _Servable[R]] = {}
+        self._serving: _Servable[R] | None = None
+        self._complaint = ""
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._watch, name=f"versions-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Starts to watch the base path in a thread."""
+        self._thread.start()
+
+    def stop(self, drain_seconds: float = 0.0) -> None:
+        """Stops watching and frees all versions.
+
+        Args:
+            drain_seconds: How long to wait for handles. A version whose handles are not released
+                by then is not freed.
+        """
+        self._stopping = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._retire(keep=None)
+        end = time.monotonic() + drain_seconds
+        while not self._free_drained() and time.monotonic() < end:
+            self._wake.wait(min(0.05, drain_seconds))
+
+    @contextmanager
+    def acquire(self, version: int | None = None) -> Iterator[Handle[R]]:
+        """Holds a version for the time of a request.
+
+        Args:
+            version: The version; the serving one if None.
+
+        Raises:
+            StatusError: NOT_FOUND if it is not available.
+        """
+        with self._lock:
+            servable = self._serving if version is None else self._servables.get(version)
+            if servable is None or servable.state is not State.AVAILABLE:
+                raise errors.servable_not_found(self.name, version)
+            assert servable.runtime is not None
+            servable.num_handles += 1
+        try:
+            yield Handle(servable.version, servable.runtime)
+        finally:
+            self._release(servable)
+
+    def _release(self, servable: _Servable[R]) -> None:
+        with self._lock:
+            servable.num_handles -= 1
+            drained = servable.num_handles == 0 and servable.state is State.UNLOADING
+        if drained:
+            self._wake.set()
+
+    @property
+    def is_available(self) -> bool:
+        """Whether a version is serving."""
+        return self._serving is not None
+
+    def statuses(self) -> list[VersionStatus]:
+        """Returns the state of every version seen, the newest first."""
+        with self._lock:
+            return [
+                VersionStatus(servable.version, servable.state, servable.error)
+                for _, servable in sorted(self._servables.items(), reverse=True)
+            ]
+
+    def poll(self) -> None:
+        """Looks at the base path once and loads or retires what that asks for."""
+        self._free_drained()
+        try:
+            found = version_directories(self._base_path)
+        except OSError as error:
+            # Gone for now, or for good: either way no reason to stop serving.
+            self._complain(f"the base path cannot be read: {error}")
+            return
+        if not found:
+            self._complain("no version under the base path")
+            self._retire(keep=None)
+            return
+        self._complain("")
+        newest = max(found)
+        if self._serving is not None and self._serving.version == newest:
+            return
+        for version in sorted(found, reverse=True):
+            known = self._servables.get(version)
+            if known is not None and known.state is State.UNLOADING:
+                return  # it is wanted back: once its old load is freed
+            if self._try_load(version, found[version]) or self._serving is not None:
+                return
+
+    def _watch(self) -> None:
+        while not self._stopping:
+            try:
+                self.poll()
+            except Exception as error:
+                # Whatever it was, what is serving must go on, and later pushes be seen.
+                _LOG.exception("model %s: polling failed: %s", self.name, type(error).__name__)
+            self._wake.wait(self._poll_seconds)
+            self._wake.clear()
+
+    def _try_load(self, version: int, path: Path) -> bool:
+        files = fingerprint(path)
+        known = self._servables.get(version)
+        if known is not None and known.error is not None and known.failed_files == files:
+            return False
+        servable: _Servable[R] = _Servable(version)
+        with self._lock:
+            self._servables[version] = servable
+            servable.state = State.LOADING
+        _LOG.info("model %s: loading version %d", self.name, version)
+        try:
+            runtime = self._load(path)
+        except Exception as error:
+            failure = errors.status_of(error)
+            with self._lock:
+                servable.state = State.END
+                servable.error = failure
+                servable.failed_files = files
+                self._forget_ended()
+            _LOG.error(
+                "model %s: version %d did not load and does not serve: %s",
+                self.name,
+                version,
+                failure.log_text(),
+            )
+            return False
+        with self._lock:
+            servable.runtime = runtime
+            servable.state = State.AVAILABLE
+            self._serving = servable
+        _LOG.info("model %s: version %d is available", self.name, version)
+        self._on_change()
+        self._retire(keep=version)
+        return True
+
+    def _retire(self, keep: int | None) -> None:
+        with self._lock:
+            retired = [
+                servable
+                for servable in self._servables.values()
+                if servable.state is State.AVAILABLE and servable.version != keep
+            ]
+            for servable in retired:
+                servable.state = State.UNLOADING
+            if keep is None:
+                self._serving = None
+        if retired:
+            self._on_change()
+            self._free_drained()
+
+    def _free_drained(self) -> bool:
+        """Frees retired versions without handles; returns whether none is left."""
+        with self._lock:
+            retired = [
+                servable
+                for servable in self._servables.values()
+                if servable.state is State.UNLOADING
+            ]
+            # No handle can be taken any more, so a count of 0 stays 0.
+            drained = [servable for servable in retired if servable.num_handles == 0]
+        for servable in drained:
+            assert servable.runtime is not None
+            servable.runtime.close()
+            servable.runtime = None
+            with self._lock:
+                servable.state = State.END
+                self._forget_ended()
+            _LOG.info("model %s: version %d is unloaded", self.name, servable.version)
+        if drained:
+            gc.collect()  # TensorFlow's graph objects refer to each other
+        return len(drained) == len(retired)
+
+    def _forget_ended(self) -> None:
+        ended = sorted(v for v, s in self._servables.items() if s.state is State.END)
+        for version in ended[:-_MAX_ENDED_VERSIONS]:
+            del self._servables[version]
+
+    def _complain(self, complaint: str) -> None:
+        if complaint and complaint != self._complaint:
+            _LOG.warning("model %s: %s (%s)", self.name, complaint, self._base_path)
+        self._complaint = complaint

@@ -1,0 +1,124 @@
+"""The session runtime: values, pruning, time limits, and life without the fast path."""
+
+from __future__ import annotations
+
+import threading
+
+import grpc
+import numpy as np
+import pytest
+
+from serving.server import runtime as runtime_module
+from serving.server.errors import StatusError
+from serving.server.runtime import SavedModelRuntime
+
+
+@pytest.fixture(scope="module")
+def path(base_path, export):
+    return export(base_path, 5)
+
+
+@pytest.fixture
+def runtime(path):
+    loaded = SavedModelRuntime(path)
+    yield loaded
+    loaded.close()
+
+
+def inputs(num_rows: int = 3) -> dict[str, np.ndarray]:
+    return {
+        "user_id": np.array([b"u"] * num_rows, object),
+        "item_id": np.array([b"shoe", b"coat", b"never seen"][:num_rows], object),
+        "price": np.array([1.0, 2.0, 3.0][:num_rows], np.float32),
+        "history": np.array([[b"", b""], [b"hat", b""], [b"hat", b"hat"]][:num_rows], object),
+    }
+
+
+def test_values(runtime) -> None:
+    click, watch, generation = runtime.run(
+        runtime.signatures["predict"], inputs(), ["click", "watch_seconds", "generation"]
+    )
+    logits = np.array([0.5, 1.5 + 0.1, 0.0 + 0.2])
+    np.testing.assert_allclose(click, 1 / (1 + np.exp(-logits)), rtol=1e-6)
+    assert watch.tolist() == [2.0, 4.0, 6.0]
+    assert generation.tolist() == [5.0, 5.0, 5.0]
+
+
+def test_without_the_private_fast_path_the_answers_are_the_same(runtime, monkeypatch) -> None:
+    signature = runtime.signatures["predict"]
+    outputs = list(signature.outputs)
+    fast = runtime.run(signature, inputs(), outputs)
+
+    class Session:
+        """Offers only what TensorFlow documents."""
+
+        def __init__(self, session) -> None:
+            self.run = session.run
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(runtime, "_session", Session(runtime._session))
+    runtime._callables.clear()
+    slow = runtime.run(signature, inputs(), outputs)
+    for left, right in zip(fast, slow, strict=True):
+        assert left.tolist() == right.tolist()
+    with pytest.raises(StatusError, match="Timed out waiting for notification"):
+        runtime.run(runtime.signatures["slow"], {"num_steps": np.array([10**12])}, ["total"], 0.05)
+
+
+def test_time_limit(runtime) -> None:
+    with pytest.raises(StatusError, match="Timed out waiting for notification") as failure:
+        runtime.run(runtime.signatures["slow"], {"num_steps": np.array([10**12])}, ["total"], 0.1)
+    assert failure.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize(
+    ("timeout_seconds", "limit_ms"),
+    [(None, 0), (1e9, 0), (0.0, 32), (0.032, 32), (0.033, 64), (1.0, 1024), (1.5, 2048)],
+)
+def test_time_limits_are_rounded_up(timeout_seconds, limit_ms) -> None:
+    assert runtime_module._limit_ms(timeout_seconds) == limit_ms
+
+
+def test_outputs_not_asked_for_are_not_computed(runtime) -> None:
+    # Histories with a wrong number of rows break `click` and nothing else.
+    broken = {**inputs(), "history": np.full((2, 1), b"", object)}
+    signature = runtime.signatures["predict"]
+    assert runtime.run(signature, broken, ["score"])[0].tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(StatusError):
+        runtime.run(signature, broken, ["click"])
+
+
+def test_cached_callables_are_bounded(runtime, monkeypatch) -> None:
+    monkeypatch.setattr(runtime_module, "_MAX_CACHED_CALLABLES", 2)
+    signature = runtime.signatures["predict"]
+    for _ in range(2):
+        for output in ("click", "score", "watch_seconds"):
+            assert len(runtime.run(signature, inputs(), [output])) == 1
+            assert len(runtime._callables) <= 2
+
+
+def test_threads_share_a_runtime(runtime) -> None:
+    failures = []
+
+    def work() -> None:
+        for num_rows in (1, 2, 3) * 20:
+            (score,) = runtime.run(runtime.signatures["predict"], inputs(num_rows), ["score"])
+            if score.tolist() != [1.0, 2.0, 3.0][:num_rows]:
+                failures.append(score)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_messages_of_the_runtime_are_marked_as_echoing_data(runtime) -> None:
+    examples = {"examples": np.array([b"SECRET"], object)}
+    with pytest.raises(StatusError) as failure:
+        runtime.run(runtime.signatures["serving_default"], examples, ["click"])
+    assert "SECRET" in failure.value.message
+    assert "SECRET" not in failure.value.log_text()

@@ -1,0 +1,171 @@
+"""The configuration: strictness, places of faults, documentation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from models.spec.errors import ConfigError
+from models.spec.ranking import RankingSpec
+from pipeline import reference
+from pipeline.config import Config
+from pipeline.load import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+SIMULATED = ROOT / "examples" / "simulated" / "config.yaml"
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return SIMULATED.read_text()
+
+
+def _error(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["simulated", "kuairand", "ebnerd"])
+def test_examples_are_valid(name: str) -> None:
+    config = load_config(ROOT / "examples" / name / "config.yaml")
+    assert config.name == name
+    assert RankingSpec.model_validate_json(config.ranking.model_dump_json()) == config.ranking
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "expected"),
+    [
+        ("batch_size: 2048", "batch_sz: 2048", "training.batch_sz", "did you mean 'batch_size'?"),
+        ("epochs: 8", "epochs: eight", "training.epochs", "valid integer"),
+        ("epochs: 8", "epochs: 0", "training.epochs", "greater than or equal to 1"),
+        ("role: feature, scope: context}", "role: feture}", "columns.device.role", "'feature'?"),
+        ("conditioned_on: click", "conditioned_on: clik", "tasks.conversion.conditioned_on", "'click'?"),
+        ("architecture: mmoe}", "architecture: mmo}", "candidates.mmoe.model", "'mmoe'?"),
+        (
+            "architecture: mmoe}", "architecture: mmoe, num_expert: 3}",
+            "candidates.mmoe.model.num_expert", "'num_experts'?",
+        ),
+        ("target: clicked", "target: clickd", "tasks.click.target", "'clicked'?"),
+        ("window: 1h}", "window: 1 hour}", "columns.clicked.join.window", "'30m'"),
+        (
+            "kind: zero_inflated_log_normal", "kind: zero_inflated",
+            "tasks.watch_seconds.loss", "'zero_inflated_log_normal'?",
+        ),
+        ("gates: {spearman: {min: 0.1}}", "", "tasks.watch_seconds.gates", "at least one value gate"),
+        ("events: clicks, entity: item_id", "events: click, entity: item_id", "features.item_clicks_24h.as_of.events", "'clicks'?"),
+        ("slices: [device, user_segment]", "slices: [devic]", "evaluation.slices.0", "'device'?"),
+        ("click.auc: 1.0", "click.acu: 1.0", "objective.click.acu", "click.auc"),
+        (
+            "role: [target, mask]", "role: [target, feature]",
+            "columns.clicked.role", "cannot be a feature",
+        ),
+        (
+            "availability: future\n    role: auxiliary_target\n    join: {stream: scroll",
+            "availability: request\n    role: feature\n    join: {stream: scroll",
+            "columns.scroll_depth.availability", "known only after",
+        ),
+        (
+            "  click:\n    kind: binary", "  click:\n    conditioned_on: conversion\n    kind: binary",
+            "tasks.click.conditioned_on", "cyclic",
+        ),
+        (
+            "position: {type: int, availability: decision}",
+            "position: {type: int, availability: decision}\n"
+            "  late: {type: bool, availability: request, role: feature, expression: clicked}",
+            "columns.late.availability", "cannot be known earlier",
+        ),
+    ],
+)  # fmt: skip
+def test_faults_name_file_line_and_remedy(
+    tmp_path: Path, text: str, old: str, new: str, key: str, expected: str
+) -> None:
+    assert old in text
+    bad = text.replace(old, new, 1)
+    message = _error(tmp_path, bad)
+    assert str(tmp_path / "bad.yaml") in message
+    assert key in message
+    assert expected in message
+    line = int(message.split("bad.yaml:")[1].split(":")[0])
+    named = key.split(".")[0]
+    assert 1 <= line <= len(bad.splitlines())
+    assert _section_of(bad, line) == named
+
+
+def _section_of(text: str, line: int) -> str:
+    """The top-level key that a line of a YAML text belongs to."""
+    lines = text.splitlines()[:line]
+    return next(each for each in reversed(lines) if each and each[0].isalpha()).split(":")[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("name: [a", "not valid YAML"), ("- 1", "not a configuration"), ("{}", "is required")],
+)
+def test_not_a_configuration(tmp_path: Path, content: str, expected: str) -> None:
+    assert expected in _error(tmp_path, content)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(SIMULATED, ["training.epochs=3", "logs.root=mine", "splits.test=36h"])
+    assert config.training.epochs == 3
+    assert config.logs.root == str(tmp_path / "mine")
+    assert config.splits.test == 36 * 3_600_000
+    with pytest.raises(ConfigError, match=r"--set training\.epoch"):
+        load_config(SIMULATED, ["training.epoch=3"])
+    with pytest.raises(ConfigError, match="key.path=value"):
+        load_config(SIMULATED, ["training.epochs"])
+
+
+def test_every_key_is_documented() -> None:
+    missing = [
+        f"{model.__name__}.{name}"
+        for model in reference.models()
+        for name, field in model.model_fields.items()
+        if not field.description and name not in ("kind", "architecture")
+    ]
+    assert missing == []
+    assert reference.TARGET.read_text() == reference.reference(), (
+        "docs/configuration.md is stale: run python -m pipeline.reference"
+    )
+
+
+def test_json_schema_is_exported() -> None:
+    schema = Config.model_json_schema()
+    assert schema["additionalProperties"] is False
+    assert json.dumps(schema).count("did you mean") == 0
+    assert "columns" in schema["required"]
+
+
+def test_a_new_task_reaches_every_derived_place() -> None:
+    from pipeline.outputs import eval_outputs
+
+    base = load_config(SIMULATED)
+    tasks = {
+        "share": {
+            "kind": "binary", "target": "returned", "conditioned_on": "click",
+            "gates": {"auc": {"min": 0.5, "max_drop": 0.1}},
+        }
+    }  # fmt: skip
+    config = load_config(SIMULATED, [f"tasks.share={json.dumps(tasks['share'])}"])
+    ranking = config.ranking
+    assert set(ranking.served_tasks) == {*base.ranking.served_tasks, "share"}
+    names = [output.name for output in ranking.outputs]
+    assert "share" in names and "share_given_click" in names
+    gated = {output.name: output for output in eval_outputs(ranking)}
+    assert [(g.metric, g.kind) for g in gated["share"].gates] == [
+        ("auc", "value"), ("auc", "change"),
+    ]  # fmt: skip
+    assert gated["share_given_click"].gates == ()
+    assert ranking.task_order.index("click") < ranking.task_order.index("share")
+    assert ranking.task_maturity_ms("share") == 24 * 3_600_000
