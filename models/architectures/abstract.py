@@ -38,11 +38,6 @@ class Architecture(tf.keras.layers.Layer, ABC):
         self.tasks = tuple(sorted(tasks))
         self.seed = seed
 
-    @property
-    @abstractmethod
-    def units(self) -> int:
-        """Width of each task's representation."""
-
     @abstractmethod
     def call(
         self, features: Features, tasks: Sequence[str] | None = None, training: bool = False

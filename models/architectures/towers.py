@@ -16,7 +16,7 @@ class Towers(tf.keras.layers.Layer):
 
     Args:
         members: Names of the members.
-        units: Layer widths; may be empty, then the output is the input.
+        units: Layer widths; if there are none, every member passes its input on.
         dropout: Share of units dropped after each layer while training.
         seed: Seed of initialisation and dropout.
     """
@@ -57,6 +57,8 @@ class Towers(tf.keras.layers.Layer):
         """
         for layer, dropout in zip(self.layers, self.dropouts, strict=True):
             inputs = dropout(layer(inputs, members=members), training=training)
+        if inputs.shape.rank == 2:
+            return tf.stack([inputs] * len(self.members if members is None else members))
         return inputs
 
     def variables_of(self, member: str) -> list[tf.Variable]:
