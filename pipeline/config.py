@@ -12,7 +12,7 @@ from models.spec.column import Column
 from models.spec.errors import nearest
 from models.spec.expression import referenced_columns
 from models.spec.feature import DerivedFeature
-from models.spec.metric import METRICS
+from models.spec.metric import METRICS, default_metrics
 from models.spec.ranking import IMPRESSIONS, Problem, RankingSpec, Score, SpecProblems
 from models.spec.strict import Names, Strict
 from models.spec.task import Task
@@ -225,6 +225,16 @@ def _log_problems(config: Config) -> list[Problem]:
 
 def _run_problems(config: Config) -> list[Problem]:
     problems: list[Problem] = []
+    for name, task in config.tasks.items():
+        bounded = any(g.min is not None or g.max is not None for g in task.gates.values())
+        if task.role == "served" and not bounded:
+            problems.append(
+                Problem(
+                    ("tasks", name, "gates"),
+                    "a served task needs at least one value gate (min or max), e.g. "
+                    f"gates: {{{default_metrics(task.kind)[0]}: {{min: ...}}}}",
+                )
+            )
     for index, names in enumerate(config.evaluation.slices):
         for name in names:
             column = config.columns.get(name)

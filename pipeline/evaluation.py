@@ -45,7 +45,8 @@ class Gate:
     """A bound on a metric of the test split, or on how it compares with the model pushed before.
 
     A value gate has a lower bound, an upper bound or both; a change gate has `max_worsening`. All
-    bounds are inclusive; an undefined metric respects none.
+    bounds are inclusive. An undefined metric passes no gate, a change gate without a baseline
+    included.
 
     Attributes:
         metric: One of the output's metrics, or `num_rows` or `num_positives` for value gates.
@@ -115,7 +116,7 @@ class EvalOutput:
         gates: Bounds that decide on the blessing.
 
     Raises:
-        ConfigError: A gate is on a metric that the output does not report.
+        ConfigError: A metric does not exist, or a gate is on one that the output does not report.
     """
 
     name: str
@@ -127,7 +128,15 @@ class EvalOutput:
     gates: tuple[Gate, ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks that every gate can find its metric."""
+        """Checks that every metric exists and every gate finds its own."""
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise ConfigError(
+                    f"output {self.name!r} has an unknown metric {metric!r}"
+                    f"{nearest(metric, METRICS)}",
+                    constraint=f"one of {', '.join(METRICS)}",
+                    remedy="correct the task's metrics",
+                )
         allowed = (*self.metrics, *COUNTS)
         for gate in self.gates:
             if gate.metric not in allowed:
@@ -290,11 +299,12 @@ def gate_rows(
     rows = []
     for output in outputs:
         for gate in output.gates:
-            source = metrics if gate.kind == "value" else changes
-            value = _finite(source, output.name, gate.metric)
+            has_baseline = changes is not None
+            value = _finite(changes if gate.kind == "change" else metrics, output.name, gate.metric)
+            is_defined = _finite(metrics, output.name, gate.metric) is not None
             for bound, threshold in gate.bounds():
                 outcome: Literal["passed", "refused", "no_baseline"]
-                if source is None:
+                if gate.kind == "change" and not has_baseline and is_defined:
                     outcome = "no_baseline"
                 elif value is None:
                     outcome = "refused"
@@ -345,6 +355,9 @@ def _gated_metric(gate: Gate) -> config_pb2.MetricConfig:
     threshold = config_pb2.MetricThreshold()
     for bound, limit in gate.bounds():
         if gate.kind == "change":
+            # Any number is at least this, NaN is not. It stays where the change threshold is
+            # dropped for want of a baseline; without any threshold TFX would bless nothing.
+            threshold.value_threshold.lower_bound.value = -math.inf
             threshold.change_threshold.absolute.value = limit
             threshold.change_threshold.direction = (
                 config_pb2.MetricDirection.HIGHER_IS_BETTER

@@ -61,7 +61,7 @@ class RunPlan:
             root=Path(self.config.logs.root),
             logs=self.config.logs,
             splits=self.config.splits,
-            ranking=self.config.ranking,
+            ranking=self.config.ranking.examples_view,
             window=self.window,
             slice_columns=tuple(slices),
             num_shards=self.config.beam.num_shards,

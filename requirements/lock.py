@@ -1,9 +1,9 @@
 """Writes requirements.lock: exact versions and hashes for Python 3.11, no index addresses.
 
-ml-metadata and tensorflow-data-validation are the two exceptions. Their 1.21.0 wheels are built
+ml-metadata and tensorflow-data-validation are the exceptions, with a dependency of the latter. Their 1.21.0 wheels are built
 for glibc 2.38 and libstdc++ 13, so that older systems refuse them; 1.17.1 and 1.16.1 run with the
 rest of the TFX 1.21 set although their metadata asks for protobuf 4. They are taken out of the
-resolution and appended.
+resolution and appended, each with its reason.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ EXCEPTIONS = {
         "1.16.1",
         "the 1.21.0 wheel needs glibc 2.38 (manylinux_2_39); used through tfx.components, which "
         "supplies the module of tfx-bsl that it misses",
+    ),
+    "pyfarmhash": (
+        "0.5.1",
+        "tensorflow-data-validation 1.16.1 imports it and asks for < 0.4, which has no wheels",
     ),
 }
 

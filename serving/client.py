@@ -9,14 +9,20 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from types import TracebackType
 from typing import Any
 
 import grpc
 
 from serving.api import messages, services, tensors
-from serving.contract import EXAMPLES_INPUT, PREDICT, RANK, SCORE_OUTPUT, SERVING_DEFAULT
+from serving.contract import (
+    EXAMPLES_INPUT,
+    PREDICT,
+    RANK,
+    SCORE_OUTPUT,
+    SERVING_DEFAULT,
+    VersionState,
+)
 from serving.errors import (
     DeadlineError,
     InvalidRequestError,
@@ -36,17 +42,6 @@ Inputs = dict[str, tensors.Array]
 
 _FIRST_POLL_SECONDS = 0.02
 _LONGEST_POLL_SECONDS = 0.5
-
-
-class VersionState(IntEnum):
-    """Where a version is in its life, with TF Serving's numbers."""
-
-    UNKNOWN = 0
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The names that every exported model, the client and the servers agree on."""
 
+from enum import IntEnum
+
 SERVING_DEFAULT = "serving_default"
 """Signature that takes serialized tf.Examples."""
 
@@ -23,3 +25,14 @@ WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 
 MANIFEST_FILE = "polyrank_manifest.json"
 """The push manifest inside a version's directory."""
+
+
+class VersionState(IntEnum):
+    """Where a version is in its life, with the numbers of TF Serving's ModelVersionStatus."""
+
+    UNKNOWN = 0
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50

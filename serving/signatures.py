@@ -8,7 +8,7 @@ from typing import Any
 
 from models.spec.errors import nearest
 from serving.api.messages import DATA_TYPE_NAMES, SignatureDefMap
-from serving.errors import InvalidRequestError, PreconditionError
+from serving.errors import InvalidRequestError, PreconditionError, ServerFaultError
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,14 @@ class ModelMetadata:
 
     @classmethod
     def from_proto(cls, response: Any) -> ModelMetadata:
-        """Reads a GetModelMetadataResponse."""
+        """Reads a GetModelMetadataResponse.
+
+        Raises:
+            ServerFaultError: It holds no signatures.
+        """
         found = SignatureDefMap()
-        response.metadata["signature_def"].Unpack(found)
+        if not response.metadata["signature_def"].Unpack(found):
+            raise ServerFaultError("the answer to GetModelMetadata holds no signatures")
         return cls(
             model=response.model_spec.name,
             version=response.model_spec.version.value,

@@ -13,12 +13,12 @@ from simulator.population import TYPICAL_LENGTH_SECONDS, Floats, Ints, World
 from simulator.time_units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from simulator.traffic import Slates, block_of, hour_of
 
-TARGET_CLICK_RATE = 0.125
+TARGET_CLICK_RATE = 0.135
 TARGET_CONVERSION_RATE = 0.13
 """Of clicks, however late the conversion."""
 
-ATTENTION_FLOOR = 0.35
-ATTENTION_FADE_POSITIONS = 5.0
+ATTENTION_FLOOR = 0.4
+ATTENTION_FADE_POSITIONS = 6.0
 
 INTENT_ON_CONVERSION = 0.5
 ENGAGEMENT_ON_CONVERSION = 1.0

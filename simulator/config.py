@@ -12,8 +12,8 @@ from simulator.time_units import DAY_MS
 FileFormat = Literal["parquet", "csv", "jsonl"]
 
 REFERENCE_IMPRESSIONS = 200_000
-REFERENCE_USERS = 4_000
-REFERENCE_ITEMS = 1_500
+REFERENCE_USERS = 3_000
+REFERENCE_ITEMS = 1_000
 
 MAX_FAULT_RATE = 0.5
 """Above this a log would hold more faults than rows, and no join could be checked."""

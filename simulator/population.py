@@ -30,7 +30,7 @@ DEVICE_SHARES = np.array([0.62, 0.26, 0.12])
 
 ITEMS_PER_CREATOR = 8
 AFFINITY_RANK = 2
-NEW_ITEM_SHARE = 0.1
+NEW_ITEM_SHARE = 0.08
 TYPICAL_LENGTH_SECONDS = 90.0
 
 
@@ -42,7 +42,7 @@ class EffectSizes:
     one user or one item has is small: a few days of logs are enough to come close to the truth.
     """
 
-    affinity: float = 0.55
+    affinity: float = 0.6
     """Low-rank interest of user segments in item categories."""
     own_taste: float = 0.1
     """A user's own interest in a category, on top of the segment's."""
@@ -53,16 +53,16 @@ class EffectSizes:
     """Extra interest of an account on its first day; fades within weeks."""
     quality: float = 0.9
     category: float = 0.45
-    creator: float = 0.15
-    item: float = 0.12
-    item_drift_per_day: float = 0.04
+    creator: float = 0.1
+    item: float = 0.1
+    item_drift_per_day: float = 0.03
     """Step of an item's random walk, per square root of a day."""
-    novelty: float = 0.2
+    novelty: float = 0.15
     """Extra interest in an item when it appears; fades within days."""
     day: float = 0.05
     surface: float = 0.5
-    surface_category: float = 0.15
-    device_length: float = 0.2
+    surface_category: float = 0.1
+    device_length: float = 0.15
     """Phones favour short items, desktops long ones; per standard deviation of log length."""
     country: float = 0.12
     hour: float = 0.15
@@ -107,7 +107,7 @@ class Items:
         length_seconds: Length, observed.
         log_length: Logarithm of the length, standardized.
         quality: Latent quality, standard normal.
-        observed_quality: Noisy view of it in (0, 1) that requests carry.
+        observed_quality: Noisy view of it in [0, 1] that requests carry.
         first_block: Block of the log in which the item appears; 0 for those already there.
         click_effect: Effect of the item in each block, with drift and novelty, [blocks, items].
         log_supply: Logarithm of how often the item is a candidate, [blocks, items]; -inf before
@@ -227,7 +227,7 @@ def _draw_users(
         country=country,
         device=rng.choice(len(DEVICES), count, p=DEVICE_SHARES),
         activity=activity,
-        observed_activity=np.exp(0.7 * (0.99 * activity + 0.14 * rng.standard_normal(count))),
+        observed_activity=np.exp(0.4 * (0.99 * activity + 0.14 * rng.standard_normal(count))),
         age_days=age_days,
         cumulative_share=cumulative_share / cumulative_share[-1],
         click_effect=sizes.activity * activity
@@ -267,16 +267,16 @@ def _draw_items(config: SimulationConfig, sizes: EffectSizes, rng: np.random.Gen
     )
     exists = age_days >= 0
     freshness = np.exp(-np.maximum(age_days, 0.0) / 1.5)
-    fading = 0.35 + 1.2 * np.exp(-np.maximum(age_days, 0.0) / 4.0)
+    fading = 0.4 + 0.8 * np.exp(-np.maximum(age_days, 0.0) / 4.0)
     popularity = 0.4 * quality + 0.8 * rng.standard_normal(count)
-    seen_quality = 0.98 * quality + 0.2 * rng.standard_normal(count)
+    seen_quality = 0.99 * quality + 0.14 * rng.standard_normal(count)
     return Items(
         category=category,
         creator=creator,
         length_seconds=np.round(TYPICAL_LENGTH_SECONDS * np.exp(0.9 * log_length), 1),
         log_length=log_length,
         quality=quality,
-        observed_quality=1.0 / (1.0 + np.exp(-1.2 * seen_quality)),
+        observed_quality=np.clip(0.5 + 0.17 * seen_quality, 0.0, 1.0),
         first_block=first_block,
         click_effect=fixed + drift + sizes.novelty * freshness,
         log_supply=np.where(exists, popularity + np.log(fading) + 2.0 * drift, -np.inf),

@@ -16,7 +16,8 @@ from tfx.types import artifact_utils
 
 from components.scorer.executor import FILE_NAME as PREDICTIONS_FILE
 from components.verdict import Verdict, read_verdict, write_verdict
-from models.metrics import TaskColumns, compute
+from models.metrics.columns import TaskColumns
+from models.metrics.estimation import compute
 from models.spec.metric import METRICS
 from models.spec.ranking import RankingSpec
 

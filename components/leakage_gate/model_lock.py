@@ -114,13 +114,12 @@ def _auxiliary_reasons(ranking: RankingSpec, graph: ExportedGraph) -> Iterator[s
                     f"no trace of auxiliary tasks in an export; {_REMEDY}"
                 )
                 break
-        for node in graph.nodes:
-            if _node_names(node, task):
-                yield (
-                    f"the operation {node.name!r} (in {node.graph}) belongs to the auxiliary task "
-                    f"{task!r}; expected no trace of auxiliary tasks in an export; {_REMEDY}"
-                )
-                break
+        operation = _operation_of(task, graph.nodes)
+        if operation is not None:
+            yield (
+                f"the operation {operation.name!r} (in {operation.graph}) belongs to the auxiliary "
+                f"task {task!r}; expected no trace of auxiliary tasks in an export; {_REMEDY}"
+            )
 
 
 def _names(part: str, task: str, longer: set[str]) -> bool:
@@ -130,16 +129,28 @@ def _names(part: str, task: str, longer: set[str]) -> bool:
     return re.search(rf"(^|_){re.escape(task)}(_|$)", part) is not None
 
 
-def _node_names(node: Node, task: str) -> bool:
-    """Whether a component of an operation's path is a task's name, Keras' `_1` apart.
+def _operation_of(task: str, nodes: tuple[Node, ...]) -> Node | None:
+    """Finds an operation with a task's name, Keras' `_1` apart, among the parts of its path.
 
-    The last component is left out where TensorFlow made it from the kind of operation: a task
-    `add` (to a cart) must not be found in every sum.
+    Names that TensorFlow made from the kind of an operation do not count, nor do the scopes of
+    its own that it puts below them (`add`, `add/ReadVariableOp`): a task `add` (to a cart) must
+    not be found in every sum.
     """
-    scopes = _PATH_SEPARATOR.split(node.name)
-    if node.op.lower().startswith(re.sub(r"_\d+$", "", scopes[-1]).replace("_", "").lower()):
-        scopes = scopes[:-1]
-    return any(re.fullmatch(rf"{re.escape(task)}(_\d+)?", scope) for scope in scopes)
+    pattern = re.compile(rf"{re.escape(task)}(_\d+)?")
+    suspects = [n for n in nodes if any(map(pattern.fullmatch, _PATH_SEPARATOR.split(n.name)))]
+    generated = {(n.graph, n.name) for n in suspects if _is_named_for_its_kind(n)}
+    for node in suspects:
+        scopes = _PATH_SEPARATOR.split(node.name)
+        for depth, scope in enumerate(scopes, start=1):
+            path = "/".join(scopes[:depth])
+            if pattern.fullmatch(scope) and (node.graph, path) not in generated:
+                return node
+    return None
+
+
+def _is_named_for_its_kind(node: Node) -> bool:
+    leaf = re.sub(r"_\d+$", "", node.name.rsplit("/", 1)[-1])
+    return node.op.lower().startswith(leaf.replace("_", "").lower())
 
 
 def _what(ranking: RankingSpec, name: str) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+from numpy.typing import NDArray
 
 from components.log_example_gen.raw_rows import (
     RawRows,
-    UnreadableRows,
+    blank_lines,
     decode_utf8,
+    line_offsets,
     numbered,
     split_lines,
     unreadable_lines,
@@ -20,15 +23,16 @@ from components.log_example_gen.source_files import LogFile
 from components.log_example_gen.text_file import read_bytes
 from models.spec.errors import DataError
 
-_QUOTE = ord('"')
+_MAX_BLOCK_BYTES = 1 << 30
 
 
 def read_csv(file: LogFile, wanted: tuple[str, ...], delimiter: str) -> RawRows:
     """Reads a CSV file with a header line.
 
     Every value is text, an empty one null; nothing is inferred. A row is a line: quotes protect
-    delimiters and doubled quotes, not line breaks, so that one stray quote costs one row. Rows
-    with a wrong number of fields or an open quote are unreadable.
+    delimiters, not line breaks, so that one stray quote costs one row and not the rest of the
+    file. Lines with a wrong number of fields or an open quote are unreadable; blank ones are no
+    rows.
 
     Args:
         file: The file.
@@ -38,35 +42,98 @@ def read_csv(file: LogFile, wanted: tuple[str, ...], delimiter: str) -> RawRows:
     Raises:
         DataError: There is no header, or a name occurs twice in it.
     """
-    content = read_bytes(file)
-    lines = split_lines(content)
-    if len(lines) == 0:
-        raise DataError(
-            f"file {file.name!r} is empty",
-            constraint=f"a header with the columns {', '.join(wanted)}",
-            remedy="write the header, or take the file out of the folder",
-        )
-    parse = pacsv.ParseOptions(delimiter=delimiter)
-    present = _header(file, lines[0].as_py(), parse)
+    lines = split_lines(read_bytes(file))
+    present = _header(file, lines, delimiter)
     body = lines.slice(1)
-    filled = pc.greater(pc.binary_length(_stripped(body)), 0)
-    closed = pc.and_(filled, pa.array(_closed_quotes(body)))
-    num_fields = _count_fields(body.filter(closed), delimiter, parse)
+    is_blank = blank_lines(body)
+    is_closed = ~is_blank & _closed_quotes(body)
     numbers = np.arange(1, len(body) + 1)
-    good = np.zeros(len(body), dtype=bool)
-    good[np.flatnonzero(closed.to_numpy(zero_copy_only=False))] = num_fields == len(present)
-    bad = filled.to_numpy(zero_copy_only=False) & ~good
-    columns = [name for name in wanted if name in present]
-    frame, undecodable = _parse(body if good.all() else body.filter(pa.array(good)), present, columns, parse)
-    unreadable = (
-        unreadable_lines(body.filter(pa.array(bad)), pl.Series(numbers[bad]))
-        if bad.any()
-        else UnreadableRows()
+    parsed, refused = _parse(
+        body if is_closed.all() else body.filter(pa.array(is_closed)),
+        present,
+        [name for name in wanted if name in present],
+        delimiter,
     )
+    is_good = is_closed.copy()
+    is_good[np.flatnonzero(is_closed)[refused]] = False
+    is_bad = ~is_good & ~is_blank
+    undecodable = pl.repeat(False, parsed.num_rows, dtype=pl.Boolean, eager=True)
+    series = []
+    for name in parsed.column_names:
+        text, bad = decode_utf8(parsed[name])
+        undecodable = undecodable | bad
+        series.append(text.alias(name))
+    frame = pl.DataFrame(series) if series else pl.DataFrame(height=parsed.num_rows)
     return RawRows(
-        numbered(frame, pl.Series(numbers[good])),
-        unreadable,
+        numbered(frame, pl.Series(numbers[is_good])),
+        unreadable_lines(body.filter(pa.array(is_bad)), pl.Series(numbers[is_bad])),
         undecodable,
         frozenset(wanted) - set(present),
         present,
     )
+
+
+def _header(file: LogFile, lines: pa.Array, delimiter: str) -> tuple[str, ...]:
+    line = lines[0].as_py().decode("utf-8", "replace").rstrip("\r\n") if len(lines) else ""
+    names = tuple(next(csv.reader([line], delimiter=delimiter), []))
+    if not names:
+        raise DataError(
+            f"file {file.name!r} has no header",
+            constraint="the column names in its first line",
+            received="an empty line" if len(lines) else "an empty file",
+            remedy="write the header, or take the file out of the folder",
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"file {file.name!r} names a column twice",
+            constraint="different column names",
+            received=", ".join(twice),
+            remedy="rename one of them",
+        )
+    return names
+
+
+def _closed_quotes(lines: pa.Array) -> NDArray[np.bool_]:
+    """Returns which lines have an even number of quotes, [lines]."""
+    if len(lines) == 0:
+        return np.zeros(0, dtype=bool)
+    quotes = np.flatnonzero(np.frombuffer(lines.buffers()[2], np.uint8) == ord('"'))
+    closed: NDArray[np.bool_] = np.diff(np.searchsorted(quotes, line_offsets(lines))) % 2 == 0
+    return closed
+
+
+def _parse(
+    lines: pa.Array, present: tuple[str, ...], columns: list[str], delimiter: str
+) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Parses lines; returns the columns as bytes and which lines had a wrong number of fields."""
+    if len(lines) == 0 or not columns:
+        columns = columns or [present[0]]
+    if len(lines) == 0:
+        empty = {name: pa.array([], pa.large_binary()) for name in columns}
+        return pa.table(empty), np.zeros(0, dtype=np.int64)
+    offsets = line_offsets(lines)
+    content = lines.buffers()[2].slice(offsets[0], offsets[-1] - offsets[0])
+    refused: list[int] = []
+
+    def refuse(row: pacsv.InvalidRow) -> str:
+        refused.append(row.number - 1)
+        return "skip"
+
+    table = pacsv.read_csv(
+        pa.BufferReader(content),
+        read_options=pacsv.ReadOptions(
+            use_threads=False,
+            block_size=min(content.size + 1, _MAX_BLOCK_BYTES),
+            column_names=list(present),
+        ),
+        parse_options=pacsv.ParseOptions(delimiter=delimiter, invalid_row_handler=refuse),
+        convert_options=pacsv.ConvertOptions(
+            check_utf8=False,
+            column_types=dict.fromkeys(columns, pa.large_binary()),
+            include_columns=columns,
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+    return table, np.array(refused, dtype=np.int64)

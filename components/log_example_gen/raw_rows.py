@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from components.log_example_gen import sql
 from components.log_example_gen.row_names import SOURCE_ROW
@@ -83,6 +84,27 @@ def split_lines(content: bytes) -> pa.Array:
     return pa.LargeBinaryArray.from_buffers(
         pa.large_binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(content)]
     )
+
+
+def line_offsets(lines: pa.Array) -> NDArray[np.int64]:
+    """Returns where each line of `split_lines` begins in its buffer, and where the last one ends."""
+    if len(lines) == 0:
+        return np.zeros(1, dtype=np.int64)
+    offsets = np.frombuffer(lines.buffers()[1], np.int64)
+    return offsets[lines.offset : lines.offset + len(lines) + 1]
+
+
+def blank_lines(lines: pa.Array) -> NDArray[np.bool_]:
+    """Returns which lines hold nothing but their line break, [lines]."""
+    if len(lines) == 0:
+        return np.zeros(0, dtype=bool)
+    offsets = line_offsets(lines)
+    lengths = np.diff(offsets)
+    first = np.frombuffer(lines.buffers()[2], np.uint8)[offsets[:-1]]
+    blank: NDArray[np.bool_] = ((lengths == 1) & (first == ord("\n"))) | (
+        (lengths == 2) & (first == ord("\r"))
+    )
+    return blank
 
 
 def unreadable_lines(lines: pa.Array, numbers: pl.Series) -> UnreadableRows:

@@ -31,6 +31,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def quoted_text(text: str) -> str:
+    """Quotes a string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _connection() -> duckdb.DuckDBPyConnection:
     found: duckdb.DuckDBPyConnection | None = getattr(_LOCAL, "connection", None)
     if found is None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import altair as alt
+from typing import Any, TypeAlias
 
 from components.report.blocks import Legend
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+Spec: TypeAlias = dict[str, Any]
+"""A Vega-Lite specification or a part of one."""
+
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
+
 ACCENT = "var(--series-0)"
 BAD = "var(--bad)"
 QUIET = "var(--quiet)"
 INK = "currentColor"
-PANEL_WIDTH = 230
+PANEL_WIDTH = 205
 
 _NUM_SERIES = 8
 
@@ -50,9 +52,9 @@ class CandidateColors(Mapping[str, str]):
         """Returns the number of candidates."""
         return len(self._colors)
 
-    def scale(self) -> alt.Scale:
-        """Returns the colour scale of a chart."""
-        return alt.Scale(domain=list(self._colors), range=list(self._colors.values()))
+    def channel(self) -> Spec:
+        """Returns the colour channel of a chart whose rows have a field `candidate`."""
+        return color_channel("candidate", self._colors)
 
     def legend(self) -> Legend:
         """Returns the legend that charts with this scale share."""
@@ -64,32 +66,106 @@ class CandidateColors(Mapping[str, str]):
         )
 
 
-def values(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
-    """Returns inline data for a chart."""
-    return alt.Data(values=[dict(row) for row in rows])
+def color_channel(field: str, colors: Mapping[str, str]) -> Spec:
+    """Returns a colour channel without a legend: the page draws one for several charts."""
+    scale = {"domain": list(colors), "range": list(colors.values())}
+    return {"field": field, "type": "nominal", "scale": scale, "legend": None}
 
 
-def styled(chart: Any, *, width: int = PANEL_WIDTH, height: int = 150) -> Any:
-    """Applies the common look and a size in pixels of the plotting area."""
-    return (
-        chart.properties(width=width, height=height, background="transparent", padding=4)
-        .configure(font=FONT, aria=False)
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor=INK,
-            titleColor=INK,
-            labelFontSize=11,
-            titleFontSize=11,
-            titleFontWeight="normal",
-            labelOpacity=0.8,
-            titleOpacity=0.8,
-            gridColor=INK,
-            gridOpacity=0.1,
-            domainColor=INK,
-            domainOpacity=0.25,
-            tickColor=INK,
-            tickOpacity=0.25,
-            labelLimit=130,
-            titlePadding=6,
-        )
-    )
+def names_channel(field: str, names: Sequence[str], **axis: Any) -> Spec:
+    """Returns a channel that lays names out in the given order, one beside the other."""
+    return {
+        "field": field,
+        "type": "nominal",
+        "sort": list(names),
+        "title": None,
+        "axis": {"grid": False, "ticks": False, "labelOverlap": False, **axis},
+    }
+
+
+def number_channel(
+    field: str, title: str | None = None, *, scale: Spec | None = None, **axis: Any
+) -> Spec:
+    """Returns a channel for numbers."""
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": title,
+        "scale": scale or {},
+        "axis": {"tickCount": 4, **axis},
+    }
+
+
+def layer(mark: str, style: Spec, encoding: Spec, *, where: str = "", rows: Rows = ()) -> Spec:
+    """Returns one layer of a chart.
+
+    Args:
+        mark: Vega-Lite's name of the mark.
+        style: Its fixed properties.
+        encoding: Its channels.
+        where: Condition on `datum`; the layer draws only these rows.
+        rows: Rows of its own, in place of the chart's.
+    """
+    made: Spec = {"mark": {"type": mark, **style}, "encoding": encoding}
+    if where:
+        made["transform"] = [{"filter": where}]
+    if rows:
+        made["data"] = {"values": list(rows)}
+    return made
+
+
+def vertical_line(value: float, color: str, dash: Sequence[int] = ()) -> Spec:
+    """Returns a layer with one reference line; dashed by (on, off) pixels."""
+    style: Spec = {"color": color, "strokeWidth": 1.5, "strokeDash": list(dash)}
+    x = {"field": "value", "type": "quantitative"}
+    return layer("rule", style, {"x": x}, rows=[{"value": value}])
+
+
+def chart(
+    rows: Rows, layers: Sequence[Spec], *, width: int = PANEL_WIDTH, height: int = 150
+) -> Spec:
+    """Returns a Vega-Lite specification with the common look.
+
+    Args:
+        rows: Data of the layers that have none of their own.
+        layers: Drawn one over the other.
+        width: Pixels of the plotting area.
+        height: The same.
+    """
+    return {
+        "data": {"values": list(rows)},
+        "layer": list(layers),
+        "width": width,
+        "height": height,
+        "padding": 4,
+        "background": "transparent",
+        "config": _CONFIG,
+    }
+
+
+_CONFIG: Spec = {
+    "aria": False,
+    # Only for measuring labels: the page sets the type.
+    "font": "sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": INK,
+        "titleColor": INK,
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelOpacity": 0.8,
+        "titleOpacity": 0.8,
+        "gridColor": INK,
+        "gridOpacity": 0.1,
+        "domainColor": INK,
+        "domainOpacity": 0.25,
+        "tickColor": INK,
+        "tickOpacity": 0.25,
+        "labelLimit": 120,
+        "labelFlush": False,
+        "labelOverlap": True,
+        "labelSeparation": 6,
+        "titlePadding": 6,
+    },
+}

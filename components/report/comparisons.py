@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from components.report.floors import FLOORS, FloorScores
+from components.report.floor_scores import FLOORS, FloorScores
 from models.metrics.columns import FloatArray, IntArray, TaskColumns
 from models.metrics.estimation import Interval, Resampled, resample
 from models.spec.errors import DataError

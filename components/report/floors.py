@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +13,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from components.report.example_columns import FeatureType
 from components.report.floor_features import FloorFeatures, scalar_numbers
+from components.report.floor_scores import FLOORS, LINEAR, POPULARITY, FloorScores
 from components.report.row_match import first_text
 from models.metrics.columns import FloatArray, IntArray
 from models.spec.keys import TIMESTAMP, key_feature
 from models.spec.ranking import RankingSpec
 from models.spec.task import Output, TaskKind
-
-POPULARITY = "popularity"
-LINEAR = "linear"
-FLOORS = (POPULARITY, LINEAR)
 
 PRIOR_ROWS = 20.0
 """How many rows the overall mean is worth in an item's smoothed mean."""
@@ -30,19 +26,6 @@ PRIOR_ROWS = 20.0
 _INVERSE_L2 = 0.1
 _RIDGE = 30.0
 _MAX_STEPS = 50
-
-
-@dataclass(frozen=True)
-class FloorScores:
-    """Predictions of one floor for the test split.
-
-    Attributes:
-        predictions: Output name to [test rows], in natural units.
-        absent: Output name to the reason why there is none.
-    """
-
-    predictions: dict[str, FloatArray]
-    absent: dict[str, str]
 
 
 def columns_needed(ranking: RankingSpec) -> dict[str, FeatureType]:

@@ -72,6 +72,12 @@ def number(value: Any, decimals: int = 4) -> str:
     return text if is_zero else sign + text
 
 
+def threshold(value: Any) -> str:
+    """Formats a limit that a person wrote, without trailing zeros: ``.65``, ``30``."""
+    text = number(value, 6)
+    return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
+
+
 def bounds(metric: Mapping[str, Any]) -> str:
     """Formats an interval such as ``[.735, .749]``; empty where none was measured.
 

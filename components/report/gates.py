@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from components.report.formatting import ABSENT, metric_label, number, signed
+from components.report.formatting import ABSENT, metric_label, number, signed, threshold
 from components.report.inputs import Json, ReportInputs
 from models.spec.metric import METRICS
 from models.spec.ranking import RankingSpec
@@ -44,8 +44,9 @@ class GateRow:
         if self.threshold is None:
             return ABSENT
         if self.kind == "change":
-            return f"change {self.side} {signed(self.threshold)}"
-        return f"{self.side} {number(self.threshold)}"
+            sign = "+" if self.threshold > 0 else ""
+            return f"change {self.side} {sign}{threshold(self.threshold)}"
+        return f"{self.side} {threshold(self.threshold)}"
 
     @property
     def measured(self) -> str:

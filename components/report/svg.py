@@ -1,15 +1,18 @@
-"""Altair charts as static SVG that may stand inside a page: no script, no link, no clash of ids."""
+"""Charts as static SVG that may stand inside a page: no script, no link, no clash of ids."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
 import vl_convert
 from markupsafe import Markup
 
+_VERSION = "5.20"
 _NAMESPACE = "http://www.w3.org/2000/svg"
 _TAGS = frozenset(
     {"svg", "g", "path", "rect", "line", "text", "tspan", "defs", "clipPath", "title", "desc"}
@@ -30,7 +33,7 @@ _GEOMETRY = frozenset({"transform", "d", "x", "y", "x1", "x2", "y1", "y2", "widt
 ElementTree.register_namespace("", _NAMESPACE)
 
 
-def inline_svg(chart: Any, title: str, description: str) -> Markup:
+def inline_svg(chart: Mapping[str, Any], title: str, description: str) -> Markup:
     """Draws a chart as an inline SVG element with an accessible title.
 
     Colours are written as they are given, so a chart may use CSS variables and `currentColor` and
@@ -38,11 +41,11 @@ def inline_svg(chart: Any, title: str, description: str) -> Markup:
     are dropped.
 
     Args:
-        chart: An Altair chart.
+        chart: A Vega-Lite specification.
         title: What the chart shows, read out in its place.
         description: Its main figures or how to read it.
     """
-    drawn = ElementTree.fromstring(vl_convert.vegalite_to_svg(chart.to_dict()))
+    drawn = ElementTree.fromstring(vl_convert.vegalite_to_svg(json.dumps(chart), vl_version=_VERSION))
     prefix = "c" + hashlib.sha256(f"{title}\0{ElementTree.tostring(drawn)!r}".encode()).hexdigest()[:10]
     _clean(drawn, prefix)
     drawn.set("role", "img")

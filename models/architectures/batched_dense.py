@@ -49,7 +49,7 @@ class BatchedDense(tf.keras.layers.Layer):
                 name=f"{member}/kernel",
                 shape=(width, self.units),
                 initializer=tf.keras.initializers.GlorotUniform(
-                    seed=derived_seed(self.seed, self.name, member)
+                    seed=derived_seed(self.seed, member)
                 ),
             )
             self._biases[member] = self.add_weight(

@@ -11,6 +11,7 @@ import tensorflow as tf
 from models.architectures.abstract import Architecture, Features, concatenated
 from models.architectures.batched_dense import BatchedDense
 from models.architectures.seeded_dropout import SeededDropout
+from models.seeding import derived_seed
 from models.spec.architecture import CrossStitch
 
 
@@ -102,19 +103,23 @@ class CrossStitchArchitecture(Architecture):
         indices = range(len(config.hidden_units))
         self.layers = [
             BatchedDense(
-                self.tasks, config.hidden_units[i], seed=seed, name=f"cross_stitch/layer_{i}"
+                self.tasks,
+                config.hidden_units[i],
+                seed=derived_seed(seed, "layer", i),
+                name=f"layer_{i}",
             )
             for i in indices
         ]
         self.dropouts = [
-            SeededDropout(config.dropout, seed, name=f"cross_stitch/dropout_{i}") for i in indices
+            SeededDropout(config.dropout, derived_seed(seed, "dropout", i), name=f"dropout_{i}")
+            for i in indices
         ]
         self.stitches = [
             Stitch(
                 self.tasks,
                 config.own_share,
                 per_unit=config.stitch == "unit",
-                name=f"cross_stitch/stitch_{i}",
+                name=f"stitch_{i}",
             )
             for i in indices
         ]

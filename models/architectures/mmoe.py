@@ -12,6 +12,7 @@ from models.architectures.abstract import Architecture, Features, concatenated
 from models.architectures.batched_dense import BatchedDense
 from models.architectures.seeded_dropout import SeededDropout
 from models.architectures.towers import Towers
+from models.seeding import derived_seed
 from models.spec.architecture import Mmoe
 
 
@@ -39,14 +40,28 @@ class MmoeArchitecture(Architecture):
         super().__init__(config, tasks, seed, **kwargs)
         experts = [f"expert_{i}" for i in range(config.num_experts)]
         self.experts = Towers(
-            experts, config.expert_units, config.dropout, seed, name="mmoe/experts"
+            experts,
+            config.expert_units,
+            config.dropout,
+            seed=derived_seed(seed, "experts"),
+            name="experts",
         )
         self.gates = BatchedDense(
-            self.tasks, config.num_experts, activation=None, seed=seed, name="mmoe/gates"
+            self.tasks,
+            config.num_experts,
+            activation=None,
+            seed=derived_seed(seed, "gates"),
+            name="gates",
         )
-        self.gate_dropout = SeededDropout(config.gate_dropout, seed, name="mmoe/gate_dropout")
+        self.gate_dropout = SeededDropout(
+            config.gate_dropout, derived_seed(seed, "gate_dropout"), name="gate_dropout"
+        )
         self.towers = Towers(
-            self.tasks, config.tower_units, config.dropout, seed, name="mmoe/towers"
+            self.tasks,
+            config.tower_units,
+            config.dropout,
+            seed=derived_seed(seed, "towers"),
+            name="towers",
         )
 
     def call(

@@ -30,4 +30,6 @@ def build_architecture(config: ArchitectureConfig, tasks: Sequence[str], seed: i
         tasks: Names of the tasks.
         seed: Seed of initialisation and dropout.
     """
-    return ARCHITECTURES[config.architecture](config, tasks, seed=seed)
+    return ARCHITECTURES[config.architecture](
+        config, tasks, seed=seed, name=config.architecture
+    )

@@ -6,8 +6,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.seeding import derived_seed
-
 
 class SeededDropout(tf.keras.layers.Layer):
     """Drops units while training, and rescales the rest.
@@ -24,7 +22,7 @@ class SeededDropout(tf.keras.layers.Layer):
         """Makes the generator."""
         super().__init__(**kwargs)
         self.rate = rate
-        self.generator = tf.random.Generator.from_seed(derived_seed(seed, self.name))
+        self.generator = tf.random.Generator.from_seed(seed)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns inputs of any shape, some of them zero while training."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from models.architectures.abstract import Architecture, Features, concatenated
 from models.architectures.towers import Towers
+from models.seeding import derived_seed
 from models.spec.architecture import SharedBottom
 
 _TRUNK = ("shared",)
@@ -34,10 +35,18 @@ class SharedBottomArchitecture(Architecture):
         """Makes the layers."""
         super().__init__(config, tasks, seed, **kwargs)
         self.bottom = Towers(
-            _TRUNK, config.bottom_units, config.dropout, seed, name="shared_bottom/bottom"
+            _TRUNK,
+            config.bottom_units,
+            config.dropout,
+            seed=derived_seed(seed, "bottom"),
+            name="bottom",
         )
         self.towers = Towers(
-            self.tasks, config.tower_units, config.dropout, seed, name="shared_bottom/towers"
+            self.tasks,
+            config.tower_units,
+            config.dropout,
+            seed=derived_seed(seed, "towers"),
+            name="towers",
         )
 
     def call(

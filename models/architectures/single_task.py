@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from models.architectures.abstract import Architecture, Features, concatenated
 from models.architectures.towers import Towers
+from models.seeding import derived_seed
 from models.spec.architecture import SingleTask
 
 
@@ -30,7 +31,11 @@ class SingleTaskArchitecture(Architecture):
         """Makes the layers."""
         super().__init__(config, tasks, seed, **kwargs)
         self.towers = Towers(
-            self.tasks, config.hidden_units, config.dropout, seed, name="single_task/towers"
+            self.tasks,
+            config.hidden_units,
+            config.dropout,
+            seed=derived_seed(seed, "towers"),
+            name="towers",
         )
 
     def call(

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from models.architectures.batched_dense import BatchedDense
 from models.architectures.seeded_dropout import SeededDropout
+from models.seeding import derived_seed
 
 
 class Towers(tf.keras.layers.Layer):
@@ -34,11 +35,13 @@ class Towers(tf.keras.layers.Layer):
         self.members = tuple(members)
         self.units = tuple(units)
         self.layers = [
-            BatchedDense(members, width, seed=seed, name=f"{self.name}/layer_{i}")
+            BatchedDense(
+                members, width, seed=derived_seed(seed, "layer", i), name=f"layer_{i}"
+            )
             for i, width in enumerate(self.units)
         ]
         self.dropouts = [
-            SeededDropout(dropout, seed=seed, name=f"{self.name}/dropout_{i}")
+            SeededDropout(dropout, seed=derived_seed(seed, "dropout", i), name=f"dropout_{i}")
             for i in range(len(self.units))
         ]
 

@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from models.metrics.columns import FloatArray, Rows
-from models.metrics.family import Family, ratio, starts_of_runs
+from models.metrics.family import Family, ratio, starts_of_runs, total
 
 NUM_BINS = 20
 
@@ -27,7 +27,7 @@ class Calibration(Family):
 
     def evaluate(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Computes the ratio; see `Family.evaluate`."""
-        return {"calibration": ratio(self._predictions @ counts, self._labels @ counts)}
+        return {"calibration": ratio(total(self._predictions, counts), total(self._labels, counts))}
 
 
 @final
@@ -67,4 +67,6 @@ class ExpectedCalibrationError(Family):
 
     def evaluate(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Computes the error; see `Family.evaluate`."""
-        return {"ece": ratio(np.abs(self._surplus @ counts).sum(0), self._weight @ counts)}
+        return {
+            "ece": ratio(np.abs(total(self._surplus, counts)).sum(0), total(self._weight, counts))
+        }

@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from models.metrics.columns import FloatArray, Rows
-from models.metrics.family import Family, ratio
+from models.metrics.family import Family, ratio, total
 
 # Models answer in float32, where a sigmoid reaches 0 or 1 exactly.
 _EPSILON = float(np.finfo(np.float32).eps)
@@ -39,8 +39,11 @@ class CrossEntropy(Family):
 
     def evaluate(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Computes both metrics; see `Family.evaluate`."""
-        log_loss = ratio(self._loss @ counts, self._weight @ counts)
-        positives, negatives = self._positives @ counts, self._negatives @ counts
+        log_loss = ratio(total(self._loss, counts), total(self._weight, counts))
+        positives, negatives = (
+            total(self._positives, counts),
+            total(self._negatives, counts),
+        )
         base_rate = ratio(positives, positives + negatives)
         both_classes = (positives > 0) & (negatives > 0)
         rate = np.where(both_classes, base_rate, 0.5)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from models.metrics.catalog import families_of
-from models.metrics.columns import FloatArray, Rows, TaskColumns
+from models.metrics.columns import FloatArray, IntArray, Rows, TaskColumns
 from models.metrics.family import Family
 from models.spec.errors import DataError
 
@@ -41,7 +41,7 @@ class Resampled:
     Attributes:
         values: Metric name to its value on the data.
         replicates: Metric name to its values on the resamples, [num_replicates].
-        biased: Metrics whose resamples lie to one side of the value.
+        biased: Metrics whose resamples lie to one side of the value; never below 0.
         tallies: Counts of what was left out, such as one-class groups.
     """
 
@@ -52,10 +52,14 @@ class Resampled:
 
     def intervals(self) -> dict[str, Interval]:
         """Returns each metric with its percentile interval."""
-        return {
+        found = {
             name: _interval(value, self.replicates[name], name in self.biased)
             for name, value in self.values.items()
         }
+        for name in self.biased & found.keys():
+            if found[name].low < 0:
+                found[name] = replace(found[name], low=0.0)
+        return found
 
     def less(self, other: Resampled) -> dict[str, Interval]:
         """Returns the differences to another model on the same rows and the same draws."""
@@ -181,8 +185,8 @@ def resample(
     for family in families:
         once = family.evaluate(np.ones((family.num_units, 1)))
         values |= {name: float(value[0]) for name, value in once.items()}
-    for whole in (False, True):
-        sharing = [family for family in families if family.keeps_groups_whole is whole]
+    for unit in _distinct(rows.cluster, rows.whole_cluster):
+        sharing = [family for family in families if np.array_equal(family.unit, unit)]
         if sharing:
             replicates |= _replicates(sharing, len(rows), num_replicates, seed)
     return Resampled(
@@ -191,6 +195,10 @@ def resample(
         biased=frozenset().union(*(family.biased for family in families)),
         tallies={k: v for family in families for k, v in family.tallies().items()},
     )
+
+
+def _distinct(a: IntArray, b: IntArray) -> list[IntArray]:
+    return [a] if np.array_equal(a, b) else [a, b]
 
 
 def _replicates(
@@ -213,10 +221,11 @@ def _replicates(
 def _draws(num_units: int, num_replicates: int, block_size: int, seed: int) -> Iterator[FloatArray]:
     """Yields how often each unit is drawn, [num_units, up to block_size]."""
     rng = np.random.default_rng(seed)
-    shares = np.full(num_units, 1 / num_units)
     for start in range(0, num_replicates, block_size):
         size = min(block_size, num_replicates - start)
-        yield np.ascontiguousarray(rng.multinomial(num_units, shares, size).T, np.float64)
+        drawn = rng.integers(0, num_units, (size, num_units)) * size + np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=num_units * size)
+        yield counts.reshape(num_units, size).astype(np.float64)
 
 
 def _interval(value: float, replicates: FloatArray, is_biased: bool) -> Interval:

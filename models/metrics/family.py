@@ -24,7 +24,7 @@ class Family(ABC):
     names: ClassVar[tuple[str, ...]]
     keeps_groups_whole: ClassVar[bool] = False
     biased: ClassVar[frozenset[str]] = frozenset()
-    """Metrics that noise pushes to one side, so that resamples lie on that side of the value."""
+    """Metrics, at least 0, that noise pushes up: their resamples lie above the value."""
 
     def __init__(self, rows: Rows) -> None:
         """Prepares the rows."""
@@ -65,6 +65,15 @@ def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     """Divides, giving NaN (and no warning) where the denominator is 0."""
     defined = denominator != 0
     return np.where(defined, numerator / np.where(defined, denominator, 1.0), np.nan)
+
+
+def total(per_unit: FloatArray, counts: FloatArray) -> FloatArray:
+    """Sums values over the units of each resample: [..., num_units] to [..., num_resamples].
+
+    Not a matrix product: BLAS splits such sums over threads, which is slow at these sizes and
+    makes the last bits depend on the machine.
+    """
+    return np.asarray(np.einsum("...u,ur->...r", per_unit, counts), np.float64)
 
 
 def sum_runs(values: FloatArray, starts: IntArray) -> FloatArray:

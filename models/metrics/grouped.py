@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.metrics.columns import FloatArray, IntArray, Rows, num_codes
-from models.metrics.family import Family, ratio, starts_of_runs
+from models.metrics.family import Family, ratio, starts_of_runs, total
 
 
 class _GroupMean(Family):
@@ -27,12 +27,14 @@ class _GroupMean(Family):
         unit_of_group[rows.group] = self.unit
         unit, value, weight = unit_of_group[defined], value[defined], weight[defined]
         self._num_groups, self._num_skipped = len(value), int((~defined).sum())
-        self._total = np.bincount(unit, weight * value, self.num_units)
-        self._weight = np.bincount(unit, weight, self.num_units)
+        self._weighted_values = _sums(unit, weight * value, self.num_units)
+        self._weight = _sums(unit, weight, self.num_units)
 
     def evaluate(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Computes the mean; see `Family.evaluate`."""
-        return {self.names[0]: ratio(self._total @ counts, self._weight @ counts)}
+        return {
+            self.names[0]: ratio(total(self._weighted_values, counts), total(self._weight, counts))
+        }
 
     @classmethod
     def tally_names(cls) -> tuple[str, ...]:
@@ -49,8 +51,8 @@ class GroupAuc(_GroupMean):
     """`gauc`: AUC inside each group, averaged by the groups' weight (rows where unweighted).
 
     Groups with one class only have no AUC; they are skipped and counted. G. Zhou et al., "Deep
-    Interest Network for Click-Through Rate Prediction", KDD 2018. Differs from the
-    paper: any group key, and row weights.
+    Interest Network for Click-Through Rate Prediction", KDD 2018. Differs from the paper: any
+    group key, and row weights.
     """
 
     names = ("gauc",)
@@ -108,6 +110,10 @@ class GroupNdcg(_GroupMean):
         )
 
 
+def _sums(codes: IntArray, values: FloatArray, num_sums: int) -> FloatArray:
+    return np.asarray(np.bincount(codes, values, num_sums), np.float64)
+
+
 def _discounted_gain(
     group: IntArray, score: FloatArray, gain: FloatArray, discount_until: FloatArray
 ) -> FloatArray:
@@ -120,4 +126,4 @@ def _discounted_gain(
     offset = group_start[sorted_group[starts]]
     discount = (discount_until[ends - offset] - discount_until[starts - offset]) / (ends - starts)
     gains = np.add.reduceat(gain[order], starts)
-    return np.asarray(np.bincount(sorted_group[starts], gains * discount), np.float64)
+    return _sums(sorted_group[starts], gains * discount, num_codes(group))

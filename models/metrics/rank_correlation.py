@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from models.metrics.columns import FloatArray, IntArray, Rows
-from models.metrics.family import Family, ratio, starts_of_runs, sum_runs
+from models.metrics.family import Family, ratio, starts_of_runs, sum_runs, total
 
 
 @final
@@ -104,8 +104,8 @@ class ConcordantPairs(Family):
         if not self._is_defined:
             return {"xauc": np.full(counts.shape[1], np.nan)}
         # Each sum over ordered pairs is twice the pair sum, at k = 1 too.
-        concordant = self._concordant @ counts - self._concordant.sum() / 2
-        different = self._different @ counts - self._different.sum() / 2
+        concordant = total(self._concordant, counts) - self._concordant.sum() / 2
+        different = total(self._different, counts) - self._different.sum() / 2
         return {"xauc": np.where(different > 0, ratio(concordant, different), np.nan)}
 
 

@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from models.metrics.columns import FloatArray, Rows
-from models.metrics.family import Family, ratio
+from models.metrics.family import Family, ratio, total
 
 
 @final
@@ -27,8 +27,8 @@ class RegressionError(Family):
 
     def evaluate(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Computes both errors; see `Family.evaluate`."""
-        weight = self._weight @ counts
+        weight = total(self._weight, counts)
         return {
-            "mae": ratio(self._absolute @ counts, weight),
-            "rmse": np.sqrt(ratio(self._square @ counts, weight)),
+            "mae": ratio(total(self._absolute, counts), weight),
+            "rmse": np.sqrt(ratio(total(self._square, counts), weight)),
         }

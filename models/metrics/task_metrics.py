@@ -18,15 +18,15 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.utils import model_util
 
-from models.metrics.columns import KeyArray, TaskColumns
+from models.metrics.columns import FloatArray, IntArray, KeyArray, TaskColumns
 from models.metrics.estimation import Resampled, resample
 from models.metrics.names import change_bounds, interval_bounds
 from models.spec.errors import DataError
 
-_BUFFERED_ROWS = 1000
+_MAX_CHUNKS = 1000
 
-Row = tuple[float, float, bytes, bytes, tuple[float, ...]]
-"""Label, weight, group, cluster, and the prediction of each model."""
+Chunk = tuple[FloatArray, FloatArray, KeyArray, KeyArray, FloatArray]
+"""Rows as columns: label [n], weight [n], group [n], cluster [n], prediction [n, models]."""
 
 
 class TaskMetrics(metric_types.Metric):  # type: ignore[misc]
@@ -113,7 +113,7 @@ def _computations(
     return [
         metric_types.MetricComputation(
             keys=[],
-            preprocessors=[_RowPreprocessor(output, models, group_key, cluster_key)],
+            preprocessors=[_ColumnPreprocessor(output, models, group_key, cluster_key)],
             combiner=_TaskCombiner(
                 output=output,
                 models=models,
@@ -128,99 +128,93 @@ def _computations(
     ]
 
 
-class _RowPreprocessor(metric_types.Preprocessor):  # type: ignore[misc]
-    """Cuts the extracts of an example down to a `Row`; drops rows of weight 0.
+class _ColumnPreprocessor(metric_types.Preprocessor):  # type: ignore[misc]
+    """Cuts extracts down to the columns of one output; drops rows of weight 0.
 
-    It runs once per example, before the example fans out to its slices.
+    The extracts hold one example, as TFMA's extractors leave them, or a batch of them, as
+    `models.metrics.batch_slicing` does.
     """
 
     def __init__(
         self, output: str, models: tuple[str, ...], group_key: str, cluster_key: str
     ) -> None:
-        super().__init__(name=f"task_row_{output}")
+        super().__init__(name=f"task_columns_{output}")
         self._output = output
         self._models = models
-        self._keys = (group_key, cluster_key)
+        self._group_key = group_key
+        self._cluster_key = cluster_key
 
-    def process(self, extracts: Mapping[str, Any]) -> Iterator[Row]:
+    def process(self, extracts: Mapping[str, Any]) -> Iterator[Chunk]:
+        label = self._numbers(extracts[constants.LABELS_KEY], self._models[0])
         weights = extracts.get(constants.EXAMPLE_WEIGHTS_KEY)
-        weight = 1.0 if weights is None else self._number(weights, self._models[0])
-        if weight == 0.0:
+        weight = np.ones(len(label)) if weights is None else self._numbers(weights, self._models[0])
+        present = np.flatnonzero(weight)
+        if not len(present):
             return
         features = extracts[constants.FEATURES_KEY]
-        group, cluster = (_key_value(features, key) for key in self._keys)
         predictions = extracts[constants.PREDICTIONS_KEY]
-        yield (
-            self._number(extracts[constants.LABELS_KEY], self._models[0]),
+        columns = (
+            label,
             weight,
-            group,
-            cluster,
-            tuple(self._number(predictions, model) for model in self._models),
+            _keys(features, self._group_key, len(label)),
+            _keys(features, self._cluster_key, len(label)),
+            np.stack([self._numbers(predictions, model) for model in self._models], axis=1),
         )
+        yield columns if len(present) == len(label) else _take(columns, present)
 
-    def _number(self, values: Any, model: str) -> float:
+    def _numbers(self, values: Any, model: str) -> FloatArray:
         # Keyed by model when there are two, by output when there are several.
         if len(self._models) > 1:
             values = values[model]
         if isinstance(values, Mapping):
             values = values[self._output]
-        return float(values.item() if isinstance(values, np.ndarray) else values)
+        return np.asarray(values, np.float64).reshape(-1)
 
 
-def _key_value(features: Mapping[str, Any], key: str) -> bytes:
-    if key not in features:
+def _keys(features: Mapping[str, Any], name: str, num_rows: int) -> KeyArray:
+    if name not in features:
         raise DataError(
-            f"the examples have no feature {key!r}",
+            f"the examples have no feature {name!r}",
             constraint="the key that metrics group or resample by",
             received=f"features {', '.join(sorted(features))}",
             remedy="write the key column into the examples, or name another one in the config",
         )
-    value = np.asarray(features[key]).ravel()
-    return bytes(value[0]) if len(value) else b""
+    keys = np.asarray(features[name], object).reshape(-1)
+    # An example without a value has an empty list.
+    return keys if len(keys) else np.full(num_rows, b"", object)
 
 
 @dataclass
 class _Buffer:
-    """Rows received: recent ones as tuples, the rest as columns."""
+    """The rows received, in as many chunks as they came in."""
 
-    rows: list[Row] = field(default_factory=list)
-    chunks: list[tuple[KeyArray, ...]] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
 
-    def add(self, row: Row) -> None:
-        self.rows.append(row)
-        if len(self.rows) >= _BUFFERED_ROWS:
-            self._close_chunk()
-
-    def extend(self, other: _Buffer) -> None:
-        self.chunks.extend(other.chunks)
-        for row in other.rows:
-            self.add(row)
+    def add(self, chunks: Iterable[Chunk]) -> None:
+        self.chunks.extend(chunks)
+        if len(self.chunks) > _MAX_CHUNKS:
+            self.compact()
 
     def compact(self) -> None:
-        if self.rows:
-            self._close_chunk()
         if len(self.chunks) > 1:
-            self.chunks = [tuple(np.concatenate(parts) for parts in zip(*self.chunks, strict=True))]
+            self.chunks = [_concatenate(self.chunks)]
 
-    def columns(self, num_models: int) -> tuple[KeyArray, ...]:
-        self.compact()
-        if self.chunks:
-            return self.chunks[0]
-        return np.empty(0), np.empty(0), np.empty(0), np.empty(0), np.empty((0, num_models))
+    def columns(self, num_models: int) -> Chunk:
+        numbers, keys = np.empty(0), np.empty(0, object)
+        no_rows = (numbers, numbers, keys, keys, np.empty((0, num_models)))
+        return _concatenate([no_rows, *self.chunks])
 
-    def _close_chunk(self) -> None:
-        label, weight, group, cluster, predictions = zip(*self.rows, strict=True)
-        self.chunks.append(
-            (
-                np.array(label, np.float64),
-                np.array(weight, np.float64),
-                # Objects: a fixed width would take rows times the longest key.
-                np.array(group, object),
-                np.array(cluster, object),
-                np.array(predictions, np.float64),
-            )
-        )
-        self.rows = []
+
+def _take(chunk: Chunk, rows: IntArray) -> Chunk:
+    label, weight, group, cluster, prediction = (column[rows] for column in chunk)
+    return label, weight, group, cluster, prediction
+
+
+def _concatenate(chunks: Sequence[Chunk]) -> Chunk:
+    label, weight, group, cluster, prediction = (
+        np.concatenate(parts) for parts in zip(*chunks, strict=True)
+    )
+    return label, weight, group, cluster, prediction
 
 
 class _TaskCombiner(beam.CombineFn):  # type: ignore[misc]
@@ -247,14 +241,14 @@ class _TaskCombiner(beam.CombineFn):  # type: ignore[misc]
     def create_accumulator(self) -> _Buffer:
         return _Buffer()
 
-    def add_input(self, accumulator: _Buffer, row: Row) -> _Buffer:
-        accumulator.add(row)
+    def add_input(self, accumulator: _Buffer, chunk: Chunk) -> _Buffer:
+        accumulator.add([chunk])
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[_Buffer]) -> _Buffer:
         merged = _Buffer()
         for accumulator in accumulators:
-            merged.extend(accumulator)
+            merged.add(accumulator.chunks)
         return merged
 
     def compact(self, accumulator: _Buffer) -> _Buffer:

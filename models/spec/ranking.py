@@ -87,6 +87,26 @@ class RankingSpec(Strict):
             raise SpecProblems(problems)
         return self
 
+    # Views: what a node depends on, so that its cache key holds nothing else ------------------
+
+    @cached_property
+    def examples_view(self) -> RankingSpec:
+        """The part that determines the examples: no losses, weights, metrics, gates or score."""
+        bare = {"loss": None, "weight": 1.0, "metrics": None, "gates": {}}
+        tasks = {name: task.model_copy(update=bare) for name, task in self.tasks.items()}
+        return self._with(tasks=tasks, score=Score())
+
+    @cached_property
+    def model_view(self) -> RankingSpec:
+        """The part that determines a model: all but the gates."""
+        tasks = {n: task.model_copy(update={"gates": {}}) for n, task in self.tasks.items()}
+        return self._with(tasks=tasks)
+
+    def _with(self, **changes: Any) -> RankingSpec:
+        # Not model_copy: it would carry over the cached derivations of this instance.
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return RankingSpec(**(fields | changes))
+
     # Derived: features -----------------------------------------------------------------------
 
     @cached_property
@@ -556,14 +576,6 @@ def _loss_and_metric_problems(path: tuple[str, str], task: Task) -> Iterator[Pro
     for metric in task.metrics or ():
         if metric not in applicable:
             yield Problem((*path, "metrics"), _unknown("metric", metric, applicable))
-    if task.role == "served" and not any(
-        g.min is not None or g.max is not None for g in task.gates.values()
-    ):
-        yield Problem(
-            (*path, "gates"),
-            "a served task needs at least one value gate (min or max), e.g. "
-            f"gates: {{{applicable[0]}: {{min: ...}}}}",
-        )
     if task.role == "auxiliary" and task.gates:
         yield Problem((*path, "gates"), "an auxiliary task is not served and has no gates")
     reported = task.metrics or applicable

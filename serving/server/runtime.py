@@ -1,7 +1,9 @@
 """A SavedModel in a TensorFlow session, as TF Serving itself runs it.
 
 One session per version. A request runs a callable that is cached per signature, outputs and time
-limit, so asking for fewer outputs prunes the graph, and limits are enforced by the runtime.
+limit. Only the part of the graph that the outputs need runs; but a TF2 export wraps each signature
+in one function call, which TensorFlow runs whole, so asking such a model for fewer outputs saves
+their transfer, not their computation.
 """
 
 from __future__ import annotations
@@ -158,7 +160,7 @@ class SavedModelRuntime:
         Args:
             signature: One of `signatures`.
             inputs: An array for each of its inputs.
-            outputs: Aliases of the outputs to compute; only their part of the graph runs.
+            outputs: Aliases of the outputs to return.
             timeout_seconds: Time limit, rounded up to a power of two of milliseconds so that
                 few callables serve all limits; None for no limit.
 
@@ -180,7 +182,7 @@ class SavedModelRuntime:
             ) from None
 
     def close(self) -> None:
-        """Frees the session. Nothing may run or start to run any more."""
+        """Frees the session. What still runs ends with CANCELLED; nothing may start any more."""
         with self._lock:
             self._callables.clear()
         self._session.close()

@@ -43,7 +43,7 @@ class ServerOptions:
         num_threads: How many requests are worked on at once.
         max_message_bytes: Largest request and response.
         poll_seconds: How often to look for new versions.
-        drain_seconds: How long requests under way may take after SIGTERM.
+        drain_seconds: How long requests under way may take after SIGTERM; then they are cancelled.
     """
 
     model_name: str
@@ -142,12 +142,21 @@ class EmbeddedServer:
 
         Raises:
             UnavailableError: A port is taken or the host is not this machine's.
+            ConfigError: The port file cannot be written.
         """
         self._bind()
         self._server.start()
         self._versions.start()
         if self.options.port_file is not None:
-            _write_whole(self.options.port_file, f"{self.port}\n")
+            try:
+                _write_whole(self.options.port_file, f"{self.port}\n")
+            except OSError as error:
+                self.stop(0)
+                raise ConfigError(
+                    f"the port file {self.options.port_file} cannot be written",
+                    received=error.strerror,
+                    remedy="name a file in a directory that exists",
+                ) from None
         _LOG.info("model %s: listening on %s", self.options.model_name, self.target)
 
     def stop(self, drain_seconds: float | None = None) -> None:
@@ -181,6 +190,7 @@ class EmbeddedServer:
                 options.metrics_port, options.host, self.metrics.registry
             )
         except OSError:
+            self._server.stop(None)
             raise _cannot_listen(options.host, options.metrics_port) from None
         self.metrics_port = self._exporter.server_port
 
@@ -212,7 +222,8 @@ def serve(options: ServerOptions) -> None:
         options: What to serve, and where.
 
     Raises:
-        UnavailableError: A port is taken.
+        UnavailableError: A port is taken or the host is not this machine's.
+        ConfigError: The port file cannot be written.
     """
     stop_requested = threading.Event()
 

@@ -6,13 +6,13 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from serving.contract import VersionState
 from serving.server import errors
 from serving.server.base_path import fingerprint, version_directories
 
@@ -20,26 +20,16 @@ _LOG = logging.getLogger(__name__)
 _MAX_ENDED_VERSIONS = 100
 
 
-class State(IntEnum):
-    """Where a version is in its life, with the numbers of TF Serving's ModelVersionStatus."""
-
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
-
-
 class Runtime(Protocol):
     """What a loaded version must offer."""
 
     def close(self) -> None:
-        """Frees it; no handle is left."""
+        """Frees it, and cancels what still runs."""
 
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """State of one version.
+    """VersionState of one version.
 
     Attributes:
         version: The version.
@@ -48,7 +38,7 @@ class VersionStatus:
     """
 
     version: int
-    state: State
+    state: VersionState
     error: errors.StatusError | None
 
 
@@ -71,7 +61,7 @@ class Handle(Generic[R]):
 @dataclass
 class _Servable(Generic[R]):
     version: int
-    state: State = State.START
+    state: VersionState = VersionState.START
     error: errors.StatusError | None = None
     failed_files: Hashable = None
     runtime: R | None = None
@@ -126,8 +116,7 @@ class ModelVersions(Generic[R]):
         """Stops watching and frees all versions.
 
         Args:
-            drain_seconds: How long to wait for handles. A version whose handles are not released
-                by then is not freed.
+            drain_seconds: How long to wait for handles. What still runs then is cancelled.
         """
         self._stopping = True
         self._wake.set()
@@ -137,6 +126,7 @@ class ModelVersions(Generic[R]):
         end = time.monotonic() + drain_seconds
         while not self._free_drained() and time.monotonic() < end:
             self._wake.wait(min(0.05, drain_seconds))
+        self._free(self._retired())
 
     @contextmanager
     def acquire(self, version: int | None = None) -> Iterator[Handle[R]]:
@@ -150,7 +140,7 @@ class ModelVersions(Generic[R]):
         """
         with self._lock:
             servable = self._serving if version is None else self._servables.get(version)
-            if servable is None or servable.state is not State.AVAILABLE:
+            if servable is None or servable.state is not VersionState.AVAILABLE:
                 raise errors.servable_not_found(self.name, version)
             assert servable.runtime is not None
             servable.num_handles += 1
@@ -162,7 +152,7 @@ class ModelVersions(Generic[R]):
     def _release(self, servable: _Servable[R]) -> None:
         with self._lock:
             servable.num_handles -= 1
-            drained = servable.num_handles == 0 and servable.state is State.UNLOADING
+            drained = servable.num_handles == 0 and servable.state is VersionState.UNLOADING
         if drained:
             self._wake.set()
 
@@ -198,7 +188,7 @@ class ModelVersions(Generic[R]):
             return
         for version in sorted(found, reverse=True):
             known = self._servables.get(version)
-            if known is not None and known.state is State.UNLOADING:
+            if known is not None and known.state is VersionState.UNLOADING:
                 return  # it is wanted back: once its old load is freed
             if self._try_load(version, found[version]) or self._serving is not None:
                 return
@@ -221,14 +211,14 @@ class ModelVersions(Generic[R]):
         servable: _Servable[R] = _Servable(version)
         with self._lock:
             self._servables[version] = servable
-            servable.state = State.LOADING
+            servable.state = VersionState.LOADING
         _LOG.info("model %s: loading version %d", self.name, version)
         try:
             runtime = self._load(path)
         except Exception as error:
             failure = errors.status_of(error)
             with self._lock:
-                servable.state = State.END
+                servable.state = VersionState.END
                 servable.error = failure
                 servable.failed_files = files
                 self._forget_ended()
@@ -241,7 +231,7 @@ class ModelVersions(Generic[R]):
             return False
         with self._lock:
             servable.runtime = runtime
-            servable.state = State.AVAILABLE
+            servable.state = VersionState.AVAILABLE
             self._serving = servable
         _LOG.info("model %s: version %d is available", self.name, version)
         self._on_change()
@@ -253,40 +243,46 @@ class ModelVersions(Generic[R]):
             retired = [
                 servable
                 for servable in self._servables.values()
-                if servable.state is State.AVAILABLE and servable.version != keep
+                if servable.state is VersionState.AVAILABLE and servable.version != keep
             ]
             for servable in retired:
-                servable.state = State.UNLOADING
+                servable.state = VersionState.UNLOADING
             if keep is None:
                 self._serving = None
         if retired:
             self._on_change()
             self._free_drained()
 
-    def _free_drained(self) -> bool:
-        """Frees retired versions without handles; returns whether none is left."""
+    def _retired(self) -> list[_Servable[R]]:
         with self._lock:
-            retired = [
+            return [
                 servable
                 for servable in self._servables.values()
-                if servable.state is State.UNLOADING
+                if servable.state is VersionState.UNLOADING
             ]
-            # No handle can be taken any more, so a count of 0 stays 0.
-            drained = [servable for servable in retired if servable.num_handles == 0]
-        for servable in drained:
+
+    def _free_drained(self) -> bool:
+        """Frees retired versions without handles; returns whether none is left."""
+        retired = self._retired()
+        # No handle of a retired version can be taken any more, so a count of 0 stays 0.
+        drained = [servable for servable in retired if servable.num_handles == 0]
+        self._free(drained)
+        return len(drained) == len(retired)
+
+    def _free(self, servables: Sequence[_Servable[R]]) -> None:
+        for servable in servables:
             assert servable.runtime is not None
             servable.runtime.close()
             servable.runtime = None
             with self._lock:
-                servable.state = State.END
+                servable.state = VersionState.END
                 self._forget_ended()
             _LOG.info("model %s: version %d is unloaded", self.name, servable.version)
-        if drained:
+        if servables:
             gc.collect()  # TensorFlow's graph objects refer to each other
-        return len(drained) == len(retired)
 
     def _forget_ended(self) -> None:
-        ended = sorted(v for v, s in self._servables.items() if s.state is State.END)
+        ended = sorted(v for v, s in self._servables.items() if s.state is VersionState.END)
         for version in ended[:-_MAX_ENDED_VERSIONS]:
             del self._servables[version]
 

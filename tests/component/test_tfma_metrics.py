@@ -14,14 +14,18 @@ import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from apache_beam.options.pipeline_options import PipelineOptions
+from google.protobuf import json_format
+from tensorflow_model_analysis.api import types
 from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
+from tensorflow_model_analysis.slicer import slicer_lib
 from tensorflow_model_analysis.utils import config_util
 
+from models.metrics.batch_slicing import _SliceBatches, custom_extractors
 from models.metrics.columns import TaskColumns
 from models.metrics.estimation import paired_bootstrap, resample
 from models.metrics.task_metrics import TaskMetrics
-from models.spec.errors import DataError
+from models.spec.errors import ConfigError, DataError
 from models.spec.metric import default_metrics
 from pipeline.evaluation import (
     OVERALL,
@@ -32,6 +36,8 @@ from pipeline.evaluation import (
     read_changes,
     read_metrics,
 )
+
+pytestmark = pytest.mark.slow
 
 NUM_ROWS = 400
 NUM_REPLICATES = 30
@@ -67,6 +73,7 @@ Columns = dict[str, np.ndarray]
 def make_columns() -> Columns:
     rng = np.random.default_rng(0)
     user = rng.integers(0, 40, NUM_ROWS)
+    request = user * 3 + rng.integers(0, 3, NUM_ROWS)
     x = rng.normal(size=NUM_ROWS) + rng.normal(size=40)[user]
     click = (rng.random(NUM_ROWS) < 1 / (1 + np.exp(-x))).astype(np.float32)
     conversion = click * (rng.random(NUM_ROWS) < 0.4)
@@ -80,10 +87,7 @@ def make_columns() -> Columns:
         "watch_seconds__label": (click * rng.exponential(20, NUM_ROWS)).astype(np.float32),
         "watch_seconds__weight": click,
         "user__key": np.array([b"user-%d" % u for u in user], object),
-        "request__key": np.array(
-            [b"request-%d" % (u * 3 + v) for u, v in zip(user, rng.integers(0, 3, NUM_ROWS), strict=True)],
-            object,
-        ),
+        "request__key": np.array([b"request-%d" % r for r in request], object),
         "device__slice": rng.choice(np.array([b"phone", b"tablet"], object), NUM_ROWS),
         "tab__slice": rng.choice(np.array([b"home", b"search"], object), NUM_ROWS),
     }
@@ -132,7 +136,11 @@ NOISE = {"candidate": 0.9, "baseline": 0.3}
 
 @dataclass(frozen=True)
 class Evaluations:
-    """One evaluation without a baseline and one with it, over the same rows in another order."""
+    """Evaluations of the same rows.
+
+    `alone` has no baseline and uses TFMA's extractors; `compared` has a baseline, the rows in
+    another order and in two files, and our extractors.
+    """
 
     alone: str
     compared: str
@@ -150,9 +158,13 @@ class Evaluations:
 
 
 def evaluate(
-    config: config_pb2.EvalConfig, models: dict[str, str], data: str, output_path: str
+    config: config_pb2.EvalConfig,
+    models: dict[str, str],
+    data: str,
+    output_path: str,
+    by_batch: bool = True,
 ) -> None:
-    """Runs TFMA as the Evaluator component does."""
+    """Runs TFMA as the Evaluator component does, with or without the custom extractors."""
     compared = "baseline" in models
     config = config_util.update_eval_config_with_defaults(
         config, has_baseline=compared, rubber_stamp=True
@@ -161,9 +173,11 @@ def evaluate(
         tfma.default_eval_shared_model(path, eval_config=config, model_name=name)
         for name, path in (models if compared else {"": models["candidate"]}).items()
     ]
+    model = shared if compared else shared[0]
     tfma.run_model_analysis(
-        shared if compared else shared[0],
+        model,
         eval_config=config,
+        extractors=custom_extractors(model, config) if by_batch else None,
         data_location=data,
         output_path=output_path,
         pipeline_options=PipelineOptions(["--runner=FnApiRunner"]),
@@ -187,7 +201,8 @@ def evaluations(tmp_path_factory: pytest.TempPathFactory) -> Evaluations:
     write_examples(columns, backward[130:], folder / "split" / "data-1.gz")
     config = eval_config(OUTPUTS, SLICES, num_replicates=NUM_REPLICATES, seed=SEED, code_hash="abc")
     alone, compared = str(folder / "alone"), str(folder / "compared")
-    evaluate(config, {"candidate": models["candidate"]}, str(folder / "forward" / "*"), alone)
+    only_candidate = {"candidate": models["candidate"]}
+    evaluate(config, only_candidate, str(folder / "forward" / "*"), alone, by_batch=False)
     evaluate(config, models, str(folder / "split" / "*"), compared)
     return Evaluations(alone, compared, columns)
 
@@ -223,7 +238,7 @@ def test_every_number_is_that_of_the_same_rows_in_numpy(evaluations: Evaluations
         assert {name: value["value"] for name, value in found.items()} == counts
 
 
-def test_order_shards_and_a_baseline_change_nothing(evaluations: Evaluations) -> None:
+def test_order_shards_extractors_and_a_baseline_change_nothing(evaluations: Evaluations) -> None:
     """Up to the last bits of predictions, which TensorFlow rounds by their place in a batch."""
     alone, compared = read_metrics(evaluations.alone), read_metrics(evaluations.compared)
     assert set(alone) == set(compared)
@@ -349,13 +364,80 @@ def test_tfma_and_the_gate_rows_agree_to_the_last_bit(
     assert row.passed == passes
 
 
-def test_an_undefined_metric_passes_no_gate(evaluations: Evaluations) -> None:
-    outputs = outputs_with({"click": (Gate("auc", lower_bound=0.0),)})
-    metrics = {"click": {"auc": {"value": math.nan, "low": None, "high": None}}}
-    (row,) = gate_rows(metrics, outputs)
-    assert (row.outcome, row.value) == ("refused", None)
-    (row,) = gate_rows({}, outputs)
-    assert row.outcome == "refused"
+def test_a_change_gate_alone_can_be_blessed_without_a_baseline(evaluations: Evaluations) -> None:
+    gates = {"click": (Gate("auc", max_worsening=0.0),)}
+    assert _tfma_verdict(evaluations.alone, gates) == (True, set())
+    assert _tfma_verdict(evaluations.compared, gates) == (False, {("click", "auc")})
+
+
+def test_thresholds_survive_the_json_that_tfx_stores() -> None:
+    config = eval_config(OUTPUTS, SLICES, seed=SEED, code_hash="abc")
+    stored = json_format.MessageToJson(config, preserving_proto_field_name=True)
+    assert json_format.Parse(stored, config_pb2.EvalConfig()) == config
+
+
+@pytest.mark.parametrize("metric", ["auc", "num_rows"])
+def test_tfma_refuses_an_undefined_metric(metric: str) -> None:
+    gate = Gate(metric, lower_bound=0.0)
+    config = config_util.update_eval_config_with_defaults(
+        eval_config(outputs_with({"click": (gate,)}), (), seed=SEED, code_hash=""),
+        has_baseline=False,
+    )
+    key = metric_types.MetricKey(metric, output_name="click", example_weighted=True)
+    validate = tfma.evaluators.metrics_validator.validate_metrics
+    assert validate(((), {key: 1.0}), config).validation_ok
+    assert not validate(((), {key: math.nan}), config).validation_ok
+    assert not validate(((), {}), config).validation_ok
+
+
+def test_slices_are_cut_as_tfma_cuts_them() -> None:
+    """Missing and repeated values, dense and sparse columns."""
+    config = eval_config(OUTPUTS, (("device",), ("device", "tab")), seed=SEED, code_hash="")
+    device = types.VarLenTensorValue(
+        values=np.array([b"phone", b"phone", b"tablet"], object),
+        indices=np.array([[0, 0], [2, 0], [2, 1]]),
+        dense_shape=np.array([3, 2]),
+    )
+    batch = {
+        "input": np.array([b""] * 3, object),
+        "features": {
+            "device": device,
+            "tab": np.array([[1], [2], [1]]),
+            "request__key": np.array([[b"r0"], [b"r1"], [b"r2"]], object),
+            "user__key": types.VarLenTensorValue(
+                np.array([b"u"], object), np.array([[1, 0]]), np.array([3, 1])
+            ),
+        },
+        "labels": {"click": np.array([0.0, 1.0, 2.0])},
+        "predictions": {"click": np.array([[0.0], [0.1], [0.2]])},
+    }
+    cut = {}
+    for extracts in _SliceBatches(config).process(batch):
+        (slice_key,) = extracts["_slice_key_types"]
+        cut[slice_key] = extracts["labels"]["click"].astype(int).tolist()
+        if slice_key == ():
+            assert extracts["features"]["user__key"].tolist() == [b"", b"u", b""]
+            assert extracts["features"]["request__key"].tolist() == [b"r0", b"r1", b"r2"]
+    expected: dict[slicer_lib.SliceKeyType, list[int]] = {}
+    specs = [slicer_lib.SingleSliceSpec(spec=s) for s in config.slicing_specs]
+    rows = [
+        {"device": [b"phone"], "tab": [1]},
+        {"tab": [2]},
+        {"device": [b"phone", b"tablet"], "tab": [1]},
+    ]
+    for row, features in enumerate(rows):
+        arrays = {name: np.array(values) for name, values in features.items()}
+        for slice_key in slicer_lib.get_slices_for_features_dicts([], arrays, specs):
+            expected.setdefault(slice_key, []).append(row)
+    assert cut == expected
+    assert len(cut) == 5
+
+
+def test_batches_are_not_given_to_metrics_that_want_rows() -> None:
+    config = eval_config(OUTPUTS, (), seed=SEED, code_hash="")
+    config.metrics_specs[0].metrics.add(class_name="ExampleCount")
+    with pytest.raises(ConfigError, match="metrics ExampleCount need one example"):
+        custom_extractors(None, config)
 
 
 def _combiner(models: list[str]) -> object:
@@ -366,15 +448,20 @@ def _combiner(models: list[str]) -> object:
 
 def test_bundles_do_not_change_a_bit() -> None:
     rng = np.random.default_rng(4)
+    num_rows = 2500
+    group = np.array([b"r%d" % g for g in rng.integers(0, 90, num_rows)], object)
+    cluster = np.array([b"u%d" % c for c in rng.integers(0, 30, num_rows)], object)
+    label = (rng.random(num_rows) < 0.3).astype(float)
+    weight, prediction = rng.random(num_rows) + 0.5, rng.random((num_rows, 1))
     rows = [
-        (float(rng.random() < 0.3), 1.0, b"r%d" % rng.integers(90), b"u%d" % rng.integers(30), (p,))
-        for p in rng.random(2500)
+        tuple(c[i : i + 1] for c in (label, weight, group, cluster, prediction))
+        for i in range(num_rows)
     ]
     combiner = _combiner([""])
     whole = combiner.add_inputs(combiner.create_accumulator(), rows)
     expected = combiner.extract_output(whole)
     accumulators = []
-    for cut in np.array_split(rng.permutation(len(rows)), 7):
+    for cut in np.array_split(rng.permutation(num_rows), 7):
         part = combiner.add_inputs(combiner.create_accumulator(), [rows[i] for i in cut])
         accumulators.append(pickle.loads(pickle.dumps(combiner.compact(part))))
     accumulators.append(combiner.create_accumulator())
@@ -421,5 +508,5 @@ def test_a_single_output_need_not_be_keyed_by_name() -> None:
             "user__key": np.array([], object),
         },
     }
-    (row,) = computation.preprocessors[0].process(extracts)
-    assert row == (1.0, 1.0, b"r", b"", (0.25,))
+    (columns,) = computation.preprocessors[0].process(extracts)
+    assert [c.tolist() for c in columns] == [[1.0], [1.0], [b"r"], [b""], [[0.25]]]

@@ -33,7 +33,8 @@ def signature(*inputs: TensorSpec, optional: tuple[str, ...] = ()) -> SignatureS
         (np.array([b"a\0b"], object), spec("STRING", None), [b"a\0b"]),
         (pd.Series(["a", None], dtype=object), spec("STRING", None), [b"a", b""]),
         ("a", spec("STRING"), b"a"),
-        ([["a"], ["b", "c"], []], spec("STRING", None, None), [[b"a", b""], [b"b", b"c"], [b""] * 2]),
+        ([["a"], ["b", "c"]], spec("STRING", None, None), [[b"a", b""], [b"b", b"c"]]),
+        ([["a"], []], spec("STRING", None, None), [[b"a"], [b""]]),
         ([["a"], ["b"]], spec("STRING", None, 3), [[b"a", b"", b""], [b"b", b"", b""]]),
         ([[]], spec("STRING", None, None), [[]]),
         ([1, 2.5, True], spec("FLOAT", None), [1.0, 2.5, 1.0]),
@@ -218,5 +219,7 @@ def test_order_is_descending_with_stable_ties_and_nan_last() -> None:
     assert order_of([2.0, 5.0, 2.0, 5.0, 2.0]) == [1, 3, 0, 2, 4]
     assert order_of([np.nan, 1.0, -np.inf, np.inf]) == [3, 1, 2, 0]
     assert order_of([0.0] * 100) == list(range(100))
+    scores = np.random.default_rng(3).integers(0, 5, 500).astype(float).tolist()
+    assert order_of(scores) == sorted(range(500), key=lambda position: -scores[position])
     assert order_of([1.0, 3.0, 2.0], top_k=2) == [1, 2]
     assert order_of([1.0], top_k=5) == [0]

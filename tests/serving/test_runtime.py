@@ -7,6 +7,7 @@ import threading
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from serving.server import runtime as runtime_module
 from serving.server.errors import StatusError
@@ -81,13 +82,19 @@ def test_time_limits_are_rounded_up(timeout_seconds, limit_ms) -> None:
     assert runtime_module._limit_ms(timeout_seconds) == limit_ms
 
 
-def test_outputs_not_asked_for_are_not_computed(runtime) -> None:
-    # Histories with a wrong number of rows break `click` and nothing else.
-    broken = {**inputs(), "history": np.full((2, 1), b"", object)}
-    signature = runtime.signatures["predict"]
-    assert runtime.run(signature, broken, ["score"])[0].tolist() == [1.0, 2.0, 3.0]
-    with pytest.raises(StatusError):
-        runtime.run(signature, broken, ["click"])
+def test_parts_of_the_graph_that_no_output_needs_do_not_run(tmp_path) -> None:
+    path = tmp_path / "graph_model"
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None])
+        outputs = {"double": 2 * x, "finite": tf.debugging.check_numerics(x, "not finite")}
+        tf.compat.v1.saved_model.simple_save(session, str(path), {"x": x}, outputs)
+    runtime = SavedModelRuntime(path)
+    signature = runtime.signatures["serving_default"]
+    infinite = {"x": np.array([np.inf], np.float32)}
+    assert runtime.run(signature, infinite, ["double"])[0].tolist() == [np.inf]
+    with pytest.raises(StatusError, match="not finite"):
+        runtime.run(signature, infinite, ["finite"])
+    runtime.close()
 
 
 def test_cached_callables_are_bounded(runtime, monkeypatch) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from serving.contract import VersionState as State
 from serving.server import versions as versions_module
 from serving.server.base_path import fingerprint, version_directories
 from serving.server.errors import StatusError
-from serving.server.versions import ModelVersions, State
+from serving.server.versions import ModelVersions
 
 
 class FakeRuntime:

@@ -1,0 +1,120 @@
+"""Labels and masks computed a second time, from their definitions."""
+
+from __future__ import annotations
+
+from components.leakage_gate.raw_world import EVENT_TIME, ROW, RawWorld, quoted
+from models.spec.keys import TIMESTAMP
+from models.spec.task import Output, Task
+
+_LABEL, _MASK = "label", "mask"
+
+
+def label_query(world: RawWorld, rows: str) -> str:
+    """Writes the query for the labels and masks of some impressions.
+
+    A label counts where it is final before the cut-off of the row's split, known, possible and in
+    the task's sample space; a label that does not count is 0.
+
+    Args:
+        world: The raw logs.
+        rows: Table of `row__id`.
+
+    Returns:
+        A query for `row__id` and, for every output, its label and mask as numbers.
+    """
+    window, ranking = world.dataset.window, world.ranking
+    relation = (
+        f"(SELECT *, CASE WHEN {TIMESTAMP} < {window.validation_start} "
+        f"THEN least({window.train_cutoff}, {window.cutoff}) ELSE {window.cutoff} END "
+        f"AS label__cutoff FROM outcomes WHERE {ROW} IN (SELECT {ROW} FROM {quoted(rows)}))"
+    )
+    for name in ranking.task_order:
+        columns = _task_columns(world, name)
+        wanted = ", ".join(f"{sql} AS {quoted(column)}" for column, sql in columns.items())
+        relation = f"(SELECT *, {wanted} FROM {relation})"
+    keys = [key for output in ranking.all_outputs for key in (output.label_key, output.mask_key)]
+    return f"SELECT {ROW}, {', '.join(map(quoted, keys))} FROM {relation}"
+
+
+def rows_across_the_train_cutoff(world: RawWorld, limit: int) -> str:
+    """Finds train impressions that have events after the train cut-off inside a window of theirs.
+
+    These tell whether labels were read later than the run may know them.
+
+    Args:
+        world: The raw logs.
+        limit: At most this many rows.
+
+    Returns:
+        A query for `row__id`.
+    """
+    window = world.dataset.window
+    hits = [
+        f"SELECT {ROW} FROM {quoted(f'pairs_{column.join.stream}')} "
+        f"WHERE {TIMESTAMP} >= {window.train_start} AND {TIMESTAMP} < {window.validation_start} "
+        f"AND {EVENT_TIME} >= {window.train_cutoff} "
+        f"AND {EVENT_TIME} < {TIMESTAMP} + {column.join.window}"
+        for column in world.ranking.columns.values()
+        if column.join is not None
+    ]
+    late = max(map(world.ranking.task_maturity_ms, world.ranking.tasks))
+    hits.append(
+        f"SELECT {ROW} FROM impressions WHERE {TIMESTAMP} < {window.validation_start} "
+        f"AND {TIMESTAMP} >= greatest({window.train_start}, {window.train_cutoff - late})"
+    )
+    ranked = " UNION ALL ".join(
+        f"SELECT {ROW}, {number} AS kind FROM ({hit})" for number, hit in enumerate(hits)
+    )
+    # Turn by turn from each kind, so that none crowds out the others.
+    return (
+        f"SELECT {ROW} FROM (SELECT {ROW}, min(kind) AS kind FROM ({ranked}) GROUP BY {ROW}) "
+        f"ORDER BY row_number() OVER (PARTITION BY kind ORDER BY hash({ROW}), {ROW}), kind "
+        f"LIMIT {limit}"
+    )
+
+
+def _task_columns(world: RawWorld, name: str) -> dict[str, str]:
+    """Writes label and mask of a task's outputs; parents come before children."""
+    ranking = world.ranking
+    task = ranking.tasks[name]
+    maturity = ranking.task_maturity_ms(name)
+    counts = [f"{TIMESTAMP} + {maturity} <= label__cutoff"]
+    if task.sample_weight is not None:
+        maturity = ranking.maturity_ms(task.sample_weight)
+        counts.append(f"{TIMESTAMP} + {maturity} <= label__cutoff")
+        counts.append(f"coalesce({_number(task.sample_weight)} >= 0, false)")
+    if task.mask is not None:
+        counts.append(f"coalesce({_number(task.mask)} <> 0, false)")
+    known = f"coalesce({_possible(task)}, false)"
+    outputs = ranking.outputs_of(name)
+    if task.conditioned_on is None:
+        return _columns(outputs[0], " AND ".join([*counts, known]), _number(task.target))
+    parent = ranking.outputs_of(task.conditioned_on)[0]
+    happened = f"{quoted(parent.label_key)} = 1"
+    counts.append(f"{quoted(parent.mask_key)} = 1")
+    entire, conditional = outputs
+    return _columns(
+        entire,
+        " AND ".join([*counts, f"(NOT {happened} OR {known})"]),
+        f"CASE WHEN {happened} THEN {_number(task.target)} ELSE 0 END",
+    ) | _columns(conditional, " AND ".join([*counts, happened, known]), _number(task.target))
+
+
+def _columns(output: Output, counts: str, value: str) -> dict[str, str]:
+    return {
+        output.label_key: f"CASE WHEN {counts} THEN {value} ELSE 0 END",
+        output.mask_key: f"CASE WHEN {counts} THEN 1.0 ELSE 0.0 END",
+    }
+
+
+def _possible(task: Task) -> str:
+    value = _number(task.target)
+    if task.kind == "binary":
+        return f"{value} IN (0, 1)"
+    if task.kind in ("duration", "count"):
+        return f"{value} >= 0"
+    return f"{value} IS NOT NULL"
+
+
+def _number(column: str) -> str:
+    return f"CAST({quoted(column)} AS DOUBLE)"

@@ -1,0 +1,240 @@
+"""Attributes events to impressions and aggregates them into columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from components.log_example_gen.dead_letters import dead_letters
+from components.log_example_gen.row_names import EVENT_TIMESTAMP, HOME, ROW_ID
+from components.log_example_gen.time_index import Ints, TimeIndex, as_key_text, entity_codes
+from components.log_example_gen.values import CANONICAL
+from models.spec.column import ColumnType, Join
+from models.spec.keys import TIMESTAMP
+
+_ORPHAN, _BEFORE = -1, -2
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Impressions of one join, grouped by keys and time: an event belongs to one such group.
+
+    Attributes:
+        rows: The impressions.
+        of_row: Moment of each impression, -1 where a key is null, [rows].
+        code: Keys of each moment, [moments].
+        time: Time of each moment, ascending within a code, [moments].
+        index: Search over them.
+    """
+
+    rows: pl.DataFrame
+    of_row: Ints
+    code: Ints
+    time: Ints
+    index: TimeIndex
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Where the events of one stream belong.
+
+    Attributes:
+        events: The stream's events in canonical order.
+        moment: Moment of each event; -1 for orphans, -2 before the first impression, [events].
+        age_ms: Time since that moment, [events].
+        window_ms: The longest attribution window of the stream, None without one.
+    """
+
+    events: pl.DataFrame
+    moment: Ints
+    age_ms: Ints
+    window_ms: int | None
+
+    @property
+    def is_joined(self) -> NDArray[np.bool_]:
+        """Events that belong to a moment and happened inside the longest window."""
+        found: NDArray[np.bool_] = self.moment >= 0
+        return found if self.window_ms is None else found & (self.age_ms < self.window_ms)
+
+
+def attribute(
+    impressions: pl.DataFrame,
+    streams: Mapping[str, tuple[pl.DataFrame, int | None]],
+    on: tuple[str, ...],
+) -> tuple[Moments, dict[str, Attribution]]:
+    """Finds for every event the latest impressions at or before it with equal keys.
+
+    Args:
+        impressions: Rows with time and keys.
+        streams: Events and longest window of each stream, by name.
+        on: Key columns; compared as text.
+
+    Returns:
+        The moments of the impressions, and for each stream where its events belong.
+    """
+    tables = [impressions, *(events for events, _ in streams.values())]
+    parts, num_codes = entity_codes([[as_key_text(table[name]) for name in on] for table in tables])
+    codes, event_codes = parts[0], parts[1:]
+    times = impressions[TIMESTAMP].to_numpy()
+    usable = np.flatnonzero(codes >= 0)
+    order = usable[np.lexsort((times[usable], codes[usable]))]
+    code, time = codes[order], times[order]
+    is_first = np.ones(len(order), dtype=bool)
+    is_first[1:] = (code[1:] != code[:-1]) | (time[1:] != time[:-1])
+    of_row = np.full(len(codes), -1, dtype=np.int64)
+    of_row[order] = np.cumsum(is_first) - 1
+    code, time = code[is_first], time[is_first]
+    moments = Moments(impressions, of_row, code, time, TimeIndex(code, time, num_codes))
+    attributions = {
+        name: _attribute(moments, events, found, window_ms)
+        for (name, (events, window_ms)), found in zip(streams.items(), event_codes, strict=True)
+    }
+    return moments, attributions
+
+
+def _attribute(
+    moments: Moments, events: pl.DataFrame, codes: Ints, window_ms: int | None
+) -> Attribution:
+    times = events[EVENT_TIMESTAMP].to_numpy()
+    starts, ends = moments.index.starts[codes], moments.index.starts[codes + 1]
+    # An event at the time of an impression belongs to it: count impressions up to and including.
+    found = moments.index.before(codes, times + 1) - 1
+    moment = np.where(starts == ends, _ORPHAN, np.where(found < starts, _BEFORE, found))
+    at = moments.time[np.maximum(moment, 0)] if len(moments.time) else np.zeros_like(times)
+    return Attribution(events, moment, times - at, window_ms)
+
+
+def refused_events(
+    attribution: Attribution, *, stream_name: str, shown: list[str]
+) -> pl.DataFrame:
+    """Returns dead letters of the events that no impression has a use for.
+
+    An orphan has keys of no impression; it still counts in as-of features that read nothing but
+    the stream's own columns. The same holds for events before the first impression and late ones.
+
+    Args:
+        attribution: Where the events belong.
+        stream_name: The stream.
+        shown: Columns of the raw text.
+    """
+    reason = np.full(len(attribution.moment), "late", dtype=object)
+    reason[attribution.moment == _ORPHAN] = "orphan"
+    reason[attribution.moment == _BEFORE] = "before_impression"
+    is_dead = pl.Series(~attribution.is_joined)
+    reasons = pl.Series(reason, dtype=pl.String)
+    return dead_letters(
+        attribution.events.filter(is_dead),
+        reasons.filter(is_dead),
+        stream_name=stream_name,
+        shown=shown,
+    )
+
+
+def joined_columns(
+    moments: Moments,
+    attributions: Mapping[str, Attribution],
+    columns: Mapping[str, Mapping[str, tuple[ColumnType, Join]]],
+) -> pl.DataFrame:
+    """Aggregates events into columns of their impressions.
+
+    Args:
+        moments: The impressions.
+        attributions: Where the events of each stream belong.
+        columns: For each stream the columns it becomes.
+
+    Returns:
+        `row__id`, `row__home` and the columns, [rows].
+    """
+    found = [moments.rows[ROW_ID], moments.rows[HOME]]
+    for stream_name, wanted in columns.items():
+        attribution = attributions[stream_name]
+        for name, (column_type, join) in wanted.items():
+            per_moment = _aggregate(attribution, join, len(moments.time))
+            values = _cast(per_moment, column_type)
+            if join.aggregate in ("any", "count", "sum"):
+                nothing = _cast(pl.Series([0.0]), column_type)[0]
+            else:
+                nothing = None
+            found.append(_gather(values, moments.of_row, nothing).alias(name))
+    return pl.DataFrame(found)
+
+
+def event_impression_pairs(
+    moments: Moments, attribution: Attribution, carried: tuple[str, ...]
+) -> pl.DataFrame:
+    """Pairs joined events with all impressions of their moment.
+
+    Args:
+        moments: The impressions.
+        attribution: Where the events belong.
+        carried: Columns taken from the impressions.
+
+    Returns:
+        The events' columns, an event number in `event__number` and the carried columns, [pairs].
+    """
+    joined = attribution.is_joined
+    events = attribution.events.with_columns(
+        pl.Series("__moment", attribution.moment),
+        pl.int_range(len(attribution.events), dtype=pl.Int64, eager=True).alias(EVENT_NUMBER),
+    ).filter(pl.Series(joined))
+    impressions = moments.rows.select(carried).with_columns(pl.Series("__moment", moments.of_row))
+    own = [name for name in events.columns if name not in carried]
+    return events.select(own).join(impressions, on="__moment", how="inner").drop("__moment")
+
+
+EVENT_NUMBER = "event__number"
+"""Tells the events of one table apart."""
+
+
+def _aggregate(attribution: Attribution, join: Join, num_moments: int) -> pl.Series:
+    counted = (attribution.moment >= 0) & (attribution.age_ms < join.window)
+    moment = attribution.moment[counted]
+    if join.aggregate in ("any", "count"):
+        counts = np.bincount(moment, minlength=num_moments)
+        return pl.Series(counts > 0 if join.aggregate == "any" else counts)
+    assert join.value is not None
+    values = attribution.events[join.value].filter(pl.Series(counted))
+    times = attribution.events[EVENT_TIMESTAMP].filter(pl.Series(counted))
+    # Sorted, so that neither sums nor first values depend on the order in which rows were read.
+    ordered = (
+        pl.DataFrame({"moment": moment, "time": times, "value": values})
+        .drop_nulls("value")
+        .sort("moment", "value" if join.aggregate == "max" else "time", "value")
+    )
+    group = ordered["moment"].to_numpy()
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    if join.aggregate == "sum":
+        sums = np.zeros(num_moments)
+        if len(starts):
+            numbers = ordered["value"].cast(pl.Float64).to_numpy()
+            sums[group[starts]] = np.add.reduceat(numbers, starts)
+        return pl.Series(sums)
+    ends = np.append(starts[1:], len(group))
+    chosen = starts if join.aggregate == "first" else ends - 1
+    position = np.full(num_moments, -1, dtype=np.int64)
+    position[group[starts]] = chosen
+    return _gather(ordered["value"], position, None)
+
+
+def _gather(values: pl.Series, positions: Ints, nothing: object) -> pl.Series:
+    """Takes values by position; -1 gives `nothing`."""
+    absent = pl.Series(positions < 0)
+    taken = (
+        values.gather(np.maximum(positions, 0))
+        if len(values)
+        else pl.Series([None], dtype=values.dtype).new_from_index(0, len(positions))
+    )
+    return taken.set(absent, nothing) if absent.any() else taken
+
+
+def _cast(values: pl.Series, column_type: ColumnType) -> pl.Series:
+    target = CANONICAL[column_type]
+    if target == pl.Boolean and values.dtype.is_numeric():
+        return values != 0
+    if target == pl.Int64 and values.dtype.is_float():
+        return values.round().cast(pl.Int64)
+    return values.cast(target)

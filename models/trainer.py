@@ -1,0 +1,134 @@
+"""TFX Trainer: trains one candidate and exports it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from models.export import export_model
+from models.feature_layout import FeatureLayout
+from models.losses.registry import build_loss
+from models.ranking_model import RankingModel, trained_tasks
+from models.rows import Rows, read_rows
+from models.trainer_settings import TrainerSettings
+from models.training_loop import Progress, TrainingLoop
+from models.validation import Validation
+
+_INSIGHT_ROWS = 4096
+
+
+def run_fn(fn_args: Any) -> None:
+    """Trains a candidate on transformed examples and exports its served part.
+
+    Writes the SavedModel to `fn_args.serving_model_dir`; `training.json`, `insights.json` and
+    TensorBoard scalars to `fn_args.model_run_dir`.
+
+    Args:
+        fn_args: TFX's `FnArgs`: train_files, eval_files, transform_graph_path,
+            serving_model_dir, model_run_dir and custom_config (see `TrainerSettings.parse`).
+
+    Raises:
+        DataError: A split is empty, or a checkpoint of something else is in the way.
+    """
+    settings = TrainerSettings.parse(fn_args.custom_config)
+    transform = tft.TFTransformOutput(fn_args.transform_graph_path)
+    train = _rows(settings, transform, fn_args.train_files, "train")
+    validation = _rows(settings, transform, fn_args.eval_files, "validation")
+    model = _build_model(settings, transform, train)
+    run_dir = Path(fn_args.model_run_dir)
+    loop = TrainingLoop(
+        model,
+        train,
+        Validation(model, validation),
+        settings.training,
+        settings.objective,
+        checkpoint_dir=settings.checkpoint_dir,
+        log_dir=run_dir / "logs",
+    )
+    progress = loop.run()
+    _write_json(run_dir / "training.json", _summary(settings, model, progress, train.num_rows))
+    _write_json(
+        run_dir / "insights.json",
+        model.architecture.insights(lambda: _groups(model, validation)),
+    )
+    export_model(
+        model,
+        fn_args.transform_graph_path,
+        fn_args.serving_model_dir,
+        candidate=settings.candidate,
+        name=settings.name,
+    )
+    loop.discard_checkpoints()
+
+
+def _rows(
+    settings: TrainerSettings, transform: tft.TFTransformOutput, patterns: list[str], split: str
+) -> Rows:
+    outputs = [
+        output
+        for task in trained_tasks(settings.ranking, settings.candidate)
+        for output in settings.ranking.outputs_of(task)
+    ]
+    return read_rows(
+        patterns,
+        transform.transformed_feature_spec(),
+        [key for output in outputs for key in (output.label_key, output.weight_key)],
+        split=split,
+        cache_bytes=settings.training.cache_bytes,
+        shuffle_buffer=settings.training.shuffle_buffer,
+    )
+
+
+def _build_model(
+    settings: TrainerSettings, transform: tft.TFTransformOutput, train: Rows
+) -> RankingModel:
+    """Builds the model for the train labels, with all its variables."""
+    ranking = settings.ranking
+    losses, biases = {}, {}
+    for task in trained_tasks(ranking, settings.candidate):
+        # Heads of conditioned tasks learn the conditional.
+        output = ranking.outputs_of(task)[-1]
+        labels, weights = train.column(output.label_key), train.column(output.weight_key)
+        losses[task] = build_loss(ranking.tasks[task], labels, weights)
+        biases[task] = losses[task].initial_bias(labels, weights)
+    tables = FeatureLayout.of(ranking).tables
+    model = RankingModel(
+        ranking,
+        settings.training,
+        settings.candidate,
+        {name: t.num_rows(transform.vocabulary_size_by_name) for name, t in tables.items()},
+        losses,
+        biases,
+    )
+    model(next(iter(train.in_order(1))))
+    return model
+
+
+def _groups(model: RankingModel, rows: Rows) -> Iterator[dict[str, tf.Tensor]]:
+    for batch in rows.in_order(_INSIGHT_ROWS):
+        yield model.embedding(batch)
+
+
+def _summary(
+    settings: TrainerSettings, model: RankingModel, progress: Progress, num_rows: int
+) -> dict[str, Any]:
+    return {
+        "candidate": settings.name,
+        "architecture": settings.candidate.model.architecture,
+        "auxiliary": settings.candidate.auxiliary,
+        "parameters": model.num_parameters,
+        "train_seconds": progress.train_seconds,
+        "examples_per_second": num_rows * progress.num_epochs / max(progress.step_seconds, 1e-9),
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epochs,
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,91 @@
+"""Metrics of every output on the validation split, and the objective they add up to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from models.metrics.columns import TaskColumns
+from models.metrics.estimation import compute
+from models.ranking_model import RankingModel
+from models.rows import Rows
+from models.spec.keys import TRANSFORMED_GROUP
+from models.spec.metric import METRICS
+from models.spec.task import Output
+
+Measured = dict[str, dict[str, float]]
+"""Output name to metric name to value; NaN where a metric is undefined."""
+
+_BATCH_ROWS = 8192
+
+
+class Validation:
+    """Measures a model on the validation split.
+
+    Args:
+        model: The model; its current weights are measured.
+        rows: The rows.
+    """
+
+    def __init__(self, model: RankingModel, rows: Rows) -> None:
+        """Keeps the rows."""
+        self._model = model
+        self._rows = rows
+        self._predict = tf.function(model.predictions, reduce_retracing=True)
+
+    def measure(self) -> Measured:
+        """Computes every metric of every output of the trained tasks."""
+        predictions = self._predictions()
+        return {
+            output.name: self._metrics(output, predictions[output.name])
+            for task in self._model.tasks
+            for output in self._model.ranking.outputs_of(task)
+        }
+
+    def _predictions(self) -> dict[str, np.ndarray]:
+        parts: dict[str, list[np.ndarray]] = {}
+        for batch in self._rows.in_order(_BATCH_ROWS):
+            for name, values in self._predict(batch).items():
+                parts.setdefault(name, []).append(values.numpy())
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def _metrics(self, output: Output, predictions: np.ndarray) -> dict[str, float]:
+        group = self._rows.column(TRANSFORMED_GROUP)
+        columns = TaskColumns(
+            label=self._rows.column(output.label_key),
+            prediction=predictions,
+            weight=self._rows.column(output.weight_key),
+            group=group,
+            cluster=group,
+        )
+        return compute(output.metrics, columns)
+
+
+def objective_value(weights: Mapping[str, float], measured: Measured) -> float | None:
+    """Adds up the declared objective: higher is better.
+
+    Args:
+        weights: Weight by ``<output>.<metric>``.
+        measured: The metrics.
+
+    Returns:
+        The sum of weight times metric, lower-is-better metrics with a minus. A metric that is
+        undefined on these rows adds nothing; None if all are.
+    """
+    terms = []
+    for key, weight in sorted(weights.items()):
+        output, _, metric = key.partition(".")
+        value = measured[output][metric]
+        if math.isfinite(value):
+            terms.append(weight * value * (1 if METRICS[metric].higher_is_better else -1))
+    return math.fsum(terms) if terms else None
+
+
+def as_json(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Replaces what JSON cannot hold (NaN, infinity) by null."""
+    return {name: float(x) if math.isfinite(x) else None for name, x in values.items()}
+
+

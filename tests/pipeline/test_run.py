@@ -1,0 +1,259 @@
+"""Whole runs on small simulated logs: pushed, repeated, cached, refused, resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+
+from models.spec.errors import PolyrankError
+from pipeline.load import load_config
+from pipeline.run import run
+from pipeline.workdir import Workdir
+from simulator.simulate import SimulationConfig, simulate
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "examples" / "simulated" / "config.yaml"
+SMALL = [
+    "training.epochs=2",
+    "training.batch_size=512",
+    "evaluation.num_replicates=20",
+    "evaluation.slices=[device]",
+    "evaluation.min_positives=5",
+    "evaluation.min_rows=50",
+    "serving_check.num_rows=1000",
+    "data_checks.audit_rows=100",
+    "candidates={single_task: {model: {architecture: single_task, hidden_units: [16]}}, "
+    "mmoe: {model: {architecture: mmoe, num_experts: 2, expert_units: [16], tower_units: [8]}}}",
+    "tasks.click.gates={auc: {min: 0.5, max_drop: 0.2}, calibration: {min: 0.1, max: 10.0}}",
+    "tasks.conversion.gates={auc: {min: 0.01}}",
+    "tasks.watch_seconds.gates={spearman: {min: -0.9}}",
+]
+"""Small models, and gates that any model which learnt something passes."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("logs")
+    simulate(SimulationConfig(impressions=20_000, seed=3), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
+    return Workdir.open(tmp_path_factory.mktemp("work"), create=True)
+
+
+def _run(
+    workdir: Workdir, logs: Path, *overrides: str, date: str | None = None
+) -> tuple[dict[str, Any], bool]:
+    config = load_config(CONFIG, [f"logs.root={logs}", *SMALL, *overrides])
+    return run(config, workdir, date=date)
+
+
+@pytest.fixture(scope="module")
+def pushed(workdir: Workdir, logs: Path) -> dict[str, Any]:
+    summary, finished = _run(workdir, logs)
+    assert not finished
+    return summary
+
+
+def test_a_run_is_pushed(workdir: Workdir, pushed: dict[str, Any]) -> None:
+    assert (pushed["state"], pushed["error"]) == ("succeeded", None)
+    assert pushed["champion"] in pushed["candidates"]
+    assert pushed["pushed"]["version"] == 1
+    version = Path(pushed["pushed"]["path"])
+    assert version == workdir.serving / "simulated" / "1"
+    assert (version / "saved_model.pb").exists()
+    assert workdir.read_summary(pushed["run_id"]) == pushed
+    assert {c["state"] for c in pushed["components"]} == {"complete"}
+    assert workdir.report(pushed["run_id"]).stat().st_size < 3_000_000
+
+
+def test_no_row_is_lost(pushed: dict[str, Any]) -> None:
+    assert set(pushed["rows"]) == {
+        "impressions", "clicks", "conversions", "dwell", "scroll", "returns",
+    }  # fmt: skip
+    for rows in pushed["rows"].values():
+        assert rows["read"] == rows["used"] + rows["duplicates"] + sum(rows["dead"].values())
+        assert rows["read"] > 0
+    counts = pushed["examples"]
+    splits = counts["train"] + counts["validation"] + counts["test"]
+    assert counts["exploded"] == (
+        splits + counts["outside"] + counts["duplicates"] + sum(counts["dead"].values())
+    )
+    assert splits > 15_000
+
+
+def test_reported_numbers_are_those_of_the_predictions(
+    workdir: Workdir, pushed: dict[str, Any]
+) -> None:
+    for name, candidate in pushed["candidates"].items():
+        path = workdir.run(pushed["run_id"]) / "predictions" / f"{name}.parquet"
+        table = pq.read_table(path).to_pandas()
+        test = table[table["split"] == "test"]
+        assert len(test) == pushed["examples"]["test"]
+        for output in ("click", "conversion", "conversion_given_click"):
+            rows = test[test[f"{output}__weight"] > 0]
+            label, prediction = rows[f"{output}__label"], rows[f"{output}__prediction"]
+            metrics = candidate["metrics"][output]
+            expected = {
+                "auc": roc_auc_score(label, prediction),
+                "pr_auc": average_precision_score(label, prediction),
+                "log_loss": log_loss(label, prediction.astype(np.float64)),
+                "calibration": prediction.sum() / label.sum(),
+            }
+            for metric, value in expected.items():
+                # float32 predictions, computed in another batch size by the evaluation.
+                assert metrics[metric]["value"] == pytest.approx(value, rel=1e-5), (output, metric)
+        rows = test[test["watch_seconds__weight"] > 0]
+        error = rows["watch_seconds__label"] - rows["watch_seconds__prediction"]
+        metrics = candidate["metrics"]["watch_seconds"]
+        assert metrics["mae"]["value"] == pytest.approx(error.abs().mean(), rel=1e-5)
+        assert metrics["rmse"]["value"] == pytest.approx((error**2).mean() ** 0.5, rel=1e-5)
+        for by_metric in candidate["metrics"].values():
+            for value in by_metric.values():
+                if value["value"] is not None:
+                    assert value["low"] <= value["high"]
+                assert value["space"] in ("declared", "entire", "conditional")
+
+
+def test_gates_say_no_baseline_at_first(pushed: dict[str, Any]) -> None:
+    gates = pushed["candidates"][pushed["champion"]]["gates"]
+    change = [g for g in gates if g["kind"] == "change"]
+    assert [g["outcome"] for g in change] == ["no_baseline"]
+    assert all(g["passed"] for g in gates)
+
+
+def test_a_finished_run_is_a_no_op(
+    workdir: Workdir, logs: Path, pushed: dict[str, Any]
+) -> None:
+    again, finished = _run(workdir, logs)
+    assert finished
+    assert again == pushed
+    assert [p.name for p in (workdir.serving / "simulated").iterdir()] == ["1"]
+
+
+def test_the_exported_graph_has_no_auxiliary_task(pushed: dict[str, Any]) -> None:
+    import tensorflow as tf
+
+    model = tf.saved_model.load(pushed["pushed"]["path"])
+    inputs = set(model.signatures["predict"].structured_input_signature[1])
+    assert not inputs & {"scroll_depth", "returned", "clicked", "position", "watch_seconds"}
+    outputs = set(model.signatures["predict"].structured_outputs)
+    assert outputs == {"click", "conversion", "conversion_given_click", "watch_seconds", "score"}
+
+
+def test_a_refused_run_pushes_nothing(
+    workdir: Workdir, logs: Path, pushed: dict[str, Any]
+) -> None:
+    summary, _ = _run(
+        workdir, logs, "tasks.click.gates={auc: {min: 0.999}}", "training.epochs=1",
+    )  # fmt: skip
+    assert summary["state"] == "refused"
+    assert summary["pushed"] is None and summary["champion"] is None
+    assert "metric gate" in summary["error"]
+    for candidate in summary["candidates"].values():
+        failed = [g for g in candidate["gates"] if not g["passed"]]
+        assert [(g["task"], g["metric"], g["threshold"]) for g in failed] == [
+            ("click", "auc", 0.999)
+        ]
+        assert not candidate["blessed"]
+    assert [p.name for p in (workdir.serving / "simulated").iterdir()] == ["1"]
+    cached = {c["name"] for c in summary["components"] if c["cached"]}
+    assert {"LogExampleGen", "Transform", "StatisticsGen"} <= cached
+    assert workdir.report(summary["run_id"]).exists()
+
+
+def test_one_changed_byte_makes_another_run(
+    workdir: Workdir, logs: Path, tmp_path: Path, pushed: dict[str, Any]
+) -> None:
+    from pipeline.plan import make_plan
+
+    copy = tmp_path / "logs"
+    shutil.copytree(logs, copy)
+    config = load_config(CONFIG, [f"logs.root={copy}", *SMALL])
+    same = make_plan(config, workdir, None)
+    assert same.run_id == pushed["run_id"]
+    victim = sorted(copy.glob("clicks/*/*.parquet"))[0]
+    before = victim.stat()
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 3] ^= 1
+    victim.write_bytes(content)
+    os.utime(victim, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert victim.stat().st_size == before.st_size
+    assert make_plan(config, workdir, None).run_id != same.run_id
+
+
+def test_a_later_window_has_a_baseline_and_reuses_nothing_stale(
+    workdir: Workdir, logs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    own = Workdir.open(tmp_path_factory.mktemp("windows"), create=True)
+    only = ["candidates={mmoe: {model: {architecture: mmoe, num_experts: 2, expert_units: [16]}}}"]
+    first, _ = _run(own, logs, *only, date="2026-01-07")
+    second, _ = _run(own, logs, *only, date="2026-01-08")
+    assert first["state"] == second["state"] == "succeeded", (first["error"], second["error"])
+    assert second["baseline_run_id"] == first["run_id"]
+    change = [g for g in second["candidates"]["mmoe"]["gates"] if g["kind"] == "change"]
+    assert [g["outcome"] for g in change] == ["passed"]
+    assert change[0]["value"] is not None
+    assert second["pushed"]["version"] == 2
+    # The earlier window again: still its own baseline (none), still a no-op.
+    again, finished = _run(own, logs, *only, date="2026-01-07")
+    assert finished and again["pushed"]["version"] == 1
+
+
+@pytest.fixture
+def command(logs: Path, tmp_path: Path) -> Iterator[list[str]]:
+    arguments = [f"logs.root={logs}", *SMALL]
+    yield [
+        sys.executable, str(ROOT / "tfx_pipeline.py"), "run", "--config", str(CONFIG),
+        "--workdir", str(tmp_path / "killed"), "--quiet",
+        *(part for each in arguments for part in ("--set", each)),
+    ]  # fmt: skip
+
+
+def test_a_killed_run_ends_in_the_same_state(
+    command: list[str], tmp_path: Path, pushed: dict[str, Any]
+) -> None:
+    workdir = tmp_path / "killed"
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if any((workdir / "checkpoints").glob("*/*/*")):
+            break  # in the middle of the first training
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list((workdir / "runs").glob("*/summary.json"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    summary = json.loads(Path(done.stdout.strip().splitlines()[-1]).read_text())
+    assert summary["run_id"] == pushed["run_id"]
+    assert summary["champion"] == pushed["champion"]
+    assert summary["pushed"]["version"] == 1
+    for name, candidate in summary["candidates"].items():
+        assert candidate["metrics"] == pushed["candidates"][name]["metrics"]
+
+
+def test_a_second_run_at_once_is_refused(workdir: Workdir, logs: Path) -> None:
+    import fcntl
+
+    with (workdir.root / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(PolyrankError, match="another run"):
+            _run(workdir, logs, "training.seed=77")

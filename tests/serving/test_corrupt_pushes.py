@@ -1,0 +1,226 @@
+"""A version that is not whole never serves; the old one answers meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from serving.api.messages import PredictionLog
+from serving.client import RankingClient, VersionStatus
+from serving.contract import MANIFEST_FILE, WARMUP_FILE, VersionState
+from serving.server.errors import StatusError
+from serving.server.loading import warm_up
+from serving.server.manifest import verify_manifest
+from serving.server.runtime import SavedModelRuntime
+from serving.warmup import write_warmup
+
+CODES = grpc.StatusCode
+
+
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip_bit(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def shard(directory: Path) -> Path:
+    (found,) = (directory / "variables").glob("variables.data-*")
+    return found
+
+
+def write_manifest(directory: Path, **files: str) -> None:
+    listed = {
+        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+    (directory / MANIFEST_FILE).write_text(json.dumps({"files": {**listed, **files}}))
+
+
+def with_manifest(damage):
+    def change(directory: Path) -> None:
+        write_manifest(directory)
+        damage(directory)
+
+    return change
+
+
+def failing_warmup(directory: Path) -> None:
+    """One row too many in one feature."""
+    requests = {
+        "predict": {
+            "user_id": np.array(["u"] * 2, object),
+            "item_id": np.array(["hat"] * 2, object),
+            "price": np.array([1.0, 2.0], np.float32),
+            "history": np.array([["hat"]] * 3, object),
+        }
+    }
+    write_warmup(directory, requests)
+
+
+def warmup_of_another_model(directory: Path) -> None:
+    write_warmup(directory, {"predict": {"colour": np.array(["red"], object)}})
+
+
+def warmup_of_another_kind(directory: Path) -> None:
+    log = PredictionLog()
+    log.classify_log.request.model_spec.name = "m"
+    with tf.io.TFRecordWriter(str(directory / WARMUP_FILE)) as writer:
+        writer.write(log.SerializeToString())
+
+
+def half_copied(directory: Path) -> None:
+    (directory / "saved_model.pb").unlink()
+    (directory / "variables" / "variables.index").unlink()
+
+
+PUSHES = {
+    "truncated pb": (lambda d: cut(d / "saved_model.pb"), CODES.DATA_LOSS, "parse"),
+    "no pb": (lambda d: (d / "saved_model.pb").unlink(), CODES.NOT_FOUND, "saved_model.pb"),
+    "garbage pb": (
+        lambda d: (d / "saved_model.pb").write_bytes(b"\xff" * 100), CODES.DATA_LOSS, "parse"
+    ),
+    "empty pb": (
+        lambda d: (d / "saved_model.pb").write_bytes(b""), CODES.INVALID_ARGUMENT, "SavedModel"
+    ),
+    "no variables": (
+        lambda d: shutil.rmtree(d / "variables"), CODES.INVALID_ARGUMENT, "checkpoint"
+    ),
+    "no shard": (lambda d: shard(d).unlink(), CODES.UNKNOWN, "No such file"),
+    "truncated shard": (lambda d: cut(shard(d)), CODES.OUT_OF_RANGE, ""),
+    "flipped bit in variables": (lambda d: flip_bit(shard(d), 3), CODES.DATA_LOSS, "Checksum"),
+    "no assets": (lambda d: shutil.rmtree(d / "assets"), CODES.NOT_FOUND, "items.txt"),
+    "half copied": (half_copied, CODES.NOT_FOUND, "saved_model.pb"),
+    "failing warm-up": (failing_warmup, CODES.INVALID_ARGUMENT, "warm-up request 0 failed"),
+    "warm-up of another model": (
+        warmup_of_another_model, CODES.INVALID_ARGUMENT, "input size does not match"
+    ),
+    "warm-up of another kind": (warmup_of_another_kind, CODES.UNIMPLEMENTED, "classify_log"),
+    "truncated warm-up": (lambda d: cut(d / WARMUP_FILE), CODES.DATA_LOSS, "warm-up file"),
+    "flipped bit in warm-up": (
+        lambda d: flip_bit(d / WARMUP_FILE, 20), CODES.DATA_LOSS, "warm-up file"
+    ),
+    # Only the manifest can see these: the model would load and answer.
+    "flipped bit in an asset, manifest": (
+        with_manifest(lambda d: flip_bit(d / "assets" / "items.txt", 0)),
+        CODES.DATA_LOSS,
+        "assets/items.txt is not what was pushed",
+    ),
+    "flipped bit in the graph, manifest": (
+        with_manifest(lambda d: flip_bit(d / "saved_model.pb", -40)),
+        CODES.DATA_LOSS,
+        "saved_model.pb is not what was pushed",
+    ),
+    "file missing, manifest": (
+        with_manifest(lambda d: (d / WARMUP_FILE).unlink()), CODES.DATA_LOSS, "is missing"
+    ),
+    "file planted, manifest": (
+        with_manifest(lambda d: (d / "assets" / "planted.txt").write_text("x")),
+        CODES.DATA_LOSS,
+        "assets/planted.txt is not listed",
+    ),
+    "manifest cut": (
+        with_manifest(lambda d: cut(d / MANIFEST_FILE)), CODES.DATA_LOSS, "does not hold"
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def next_version() -> list[int]:
+    return [100]
+
+
+def wait_for_end(client: RankingClient, version: int) -> VersionStatus:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        for status in client.status():
+            if status.version == version and status.state is VersionState.END:
+                return status
+        time.sleep(0.02)
+    raise AssertionError(f"version {version} did not end")
+
+
+@pytest.mark.parametrize("push", PUSHES)
+def test_corrupt_push(push, base_path, client, export, next_version) -> None:
+    damage, code, text = PUSHES[push]
+    version = next_version[0]
+    next_version[0] += 1
+    path = export(base_path, version, change=damage)
+    status = wait_for_end(client, version)
+    assert status.error_code == code.value[0], status
+    assert text in status.error_message
+    answer = client.rank({"user_id": "u", "history": []}, {"item_id": ["hat"], "price": [1.0]})
+    assert answer.version == 3
+    assert answer.scores["generation"].tolist() == [3.0]
+    shutil.rmtree(path)
+
+
+def test_a_whole_push_with_a_manifest_serves(tmp_path, export) -> None:
+    path = export(tmp_path, 1, change=write_manifest)
+    assert verify_manifest(path)
+    loaded = SavedModelRuntime(path)
+    assert warm_up(loaded, path / WARMUP_FILE) == 2
+    loaded.close()
+
+
+def test_without_a_manifest_nothing_is_verified(tmp_path) -> None:
+    assert not verify_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"files": ["a"]}', "\xff", '{"files": null}', '"x"', ""]
+)
+def test_manifests_that_are_none(tmp_path, content) -> None:
+    (tmp_path / MANIFEST_FILE).write_text(content, encoding="latin-1")
+    with pytest.raises(StatusError, match="does not hold"):
+        verify_manifest(tmp_path)
+
+
+def test_a_manifest_cannot_point_outside(tmp_path) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_text("x")
+    inside = tmp_path / "model"
+    inside.mkdir()
+    write_manifest(inside, **{"../outside.txt": hashlib.sha256(b"x").hexdigest()})
+    with pytest.raises(StatusError, match="is missing"):
+        verify_manifest(inside)
+
+
+def test_warm_up_is_bounded(tmp_path, export) -> None:
+    path = export(tmp_path, 1, signatures=("predict",))
+    (record,) = tf.data.TFRecordDataset(str(path / WARMUP_FILE)).as_numpy_iterator()
+    loaded = SavedModelRuntime(path)
+    for num_records, fits in ((1000, True), (1001, False)):
+        with tf.io.TFRecordWriter(str(path / WARMUP_FILE)) as writer:
+            for _ in range(num_records):
+                writer.write(record)
+        if fits:
+            assert warm_up(loaded, path / WARMUP_FILE) == num_records
+        else:
+            with pytest.raises(StatusError, match="exceeds the maximum"):
+                warm_up(loaded, path / WARMUP_FILE)
+    loaded.close()
+
+
+def test_tensorflow_serving_reads_the_warm_up_requests(tmp_path) -> None:
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    path = write_warmup(tmp_path, {"predict": {"x": np.array([1.5], np.float32)}})
+    (record,) = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    log = prediction_log_pb2.PredictionLog.FromString(record)
+    request = log.predict_log.request
+    assert request.model_spec.signature_name == "predict"
+    assert tf.make_ndarray(request.inputs["x"]).tolist() == [1.5]

@@ -1,0 +1,179 @@
+"""What operators see: health, reflection, metrics, ports."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pool, message_factory
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from models.spec.errors import ConfigError
+from serving import errors
+from serving.api import messages, services
+from serving.api.tensors import encode
+from serving.client import RankingClient
+from serving.retry import RetryPolicy
+from serving.server.metrics import ServerMetrics
+from serving.server.server import EmbeddedServer, ServerOptions
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def health(channel: grpc.Channel, service: str = "") -> int:
+    stub = health_pb2_grpc.HealthStub(channel)
+    return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
+
+
+def test_health_follows_the_model(tmp_path, export, server_options) -> None:
+    with (
+        EmbeddedServer(server_options(tmp_path)) as server,
+        grpc.insecure_channel(server.target) as channel,
+        RankingClient(server.target, "ranker") as client,
+    ):
+        names = ("", "tensorflow.serving.PredictionService")
+        assert [health(channel, name) for name in names] == [NOT_SERVING] * 2
+        assert health(channel, "tensorflow.serving.ModelService") == SERVING
+        path = export(tmp_path, 1)
+        client.wait_until_available(30)
+        assert [health(channel, name) for name in names] == [SERVING] * 2
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=30)
+        assert next(watch).status == SERVING
+        path.rename(tmp_path / "moved-away")
+        assert next(watch).status == NOT_SERVING
+        with pytest.raises(errors.NotFoundError):
+            client.predict({"x": [1]})
+        watch.cancel()
+
+
+def test_reflection_describes_the_services(channel) -> None:
+    database = ProtoReflectionDescriptorDatabase(channel)
+    assert {
+        "tensorflow.serving.PredictionService",
+        "tensorflow.serving.ModelService",
+        "grpc.health.v1.Health",
+    } <= set(database.get_services())
+    pool = descriptor_pool.DescriptorPool(database)
+    service = pool.FindServiceByName("tensorflow.serving.PredictionService")
+    method = service.methods_by_name["Predict"]
+    request = message_factory.GetMessageClass(method.input_type)()
+    request.model_spec.name = "ranker"
+    assert request.model_spec.name == "ranker"
+    assert pool.FindServiceByName("grpc.health.v1.Health").methods_by_name["Check"]
+    with pytest.raises(KeyError):
+        pool.FindServiceByName("tensorflow.serving.Absent")
+
+
+def test_metrics_count_by_model_version_method_and_code(tmp_path, export, server_options) -> None:
+    export(tmp_path, 4)
+    with (
+        EmbeddedServer(server_options(tmp_path, metrics_port=0)) as server,
+        RankingClient(server.target, "ranker") as client,
+        RankingClient(server.target, "made-up-name") as stranger,
+    ):
+        client.wait_until_available(30)
+        rows = {"user_id": ["u"], "item_id": ["hat"], "price": [1.0], "history": [["hat"]]}
+        for _ in range(3):
+            client.predict(rows)
+        with pytest.raises(errors.InvalidRequestError):
+            client.predict_examples([b"nonsense"])
+        with pytest.raises(errors.NotFoundError):
+            stranger.predict(rows)
+        url = f"http://127.0.0.1:{server.metrics_port}/monitoring/prometheus/metrics"
+        text = urllib.request.urlopen(url, timeout=5).read().decode()
+    lines = text.splitlines()
+    ok = '{code="OK",method="Predict",model="ranker",version="4"}'
+    assert f":tensorflow:serving:request_count{ok} 3.0" in lines
+    assert f":tensorflow:serving:request_latency_count{ok} 3.0" in lines
+    bad = '{code="INVALID_ARGUMENT",method="Predict",model="ranker",version="4"}'
+    assert f":tensorflow:serving:request_count{bad} 1.0" in lines
+    unknown = '{code="NOT_FOUND",method="GetModelMetadata",model="",version=""}'
+    assert f":tensorflow:serving:request_count{unknown} 1.0" in lines
+    assert "made-up-name" not in text
+
+
+def test_latency_is_in_microseconds() -> None:
+    metrics = ServerMetrics()
+    labels = {"model": "m", "version": "1", "method": "Predict", "code": "OK"}
+    metrics.observe(**labels, latency_us=1500.0)
+    value = metrics.registry.get_sample_value
+    assert value(":tensorflow:serving:request_latency_sum", labels) == 1500.0
+    bucket = ":tensorflow:serving:request_latency_bucket"
+    assert value(bucket, {**labels, "le": "1000.0"}) == 0.0
+    assert value(bucket, {**labels, "le": "2000.0"}) == 1.0
+
+
+def test_a_taken_port_is_an_error_not_a_shared_port(server, tmp_path, server_options) -> None:
+    second = EmbeddedServer(server_options(tmp_path, port=server.port))
+    with pytest.raises(errors.UnavailableError, match="cannot listen"):
+        second.start()
+    third = EmbeddedServer(server_options(tmp_path, metrics_port=server.port))
+    with pytest.raises(errors.UnavailableError, match="cannot listen"):
+        third.start()
+
+
+def test_a_port_file_that_cannot_be_written(tmp_path, server_options) -> None:
+    server = EmbeddedServer(server_options(tmp_path, port_file=tmp_path / "absent" / "port"))
+    with pytest.raises(ConfigError, match="port file"):
+        server.start()
+    with (
+        RankingClient(server.target, "ranker", retry=RetryPolicy(max_retries=0)) as client,
+        pytest.raises(errors.UnavailableError),
+    ):
+        client.status()
+
+
+def test_stop_cancels_what_does_not_end(tmp_path, export, server_options) -> None:
+    export(tmp_path, 1)
+    with EmbeddedServer(server_options(tmp_path)) as server:
+        with RankingClient(server.target, "ranker") as client:
+            client.wait_until_available(30)
+        request = messages.PredictRequest()
+        request.model_spec.name = "ranker"
+        request.model_spec.signature_name = "slow"
+        request.inputs["num_steps"].CopyFrom(encode(np.array([10**15])))
+        with grpc.insecure_channel(server.target) as channel:
+            predict = channel.unary_unary(
+                services.PREDICT.path, request_serializer=services.PREDICT.request.SerializeToString
+            )
+            endless = predict.future(request)  # no deadline
+            while server._versions._servables[1].num_handles == 0:
+                time.sleep(0.01)
+            server.stop(drain_seconds=0.2)
+            assert endless.exception(30).code() in (
+                grpc.StatusCode.CANCELLED,
+                grpc.StatusCode.UNAVAILABLE,
+            )
+        # Its thread has ended too, or the process could not.
+        waiter = threading.Thread(target=server._executor.shutdown, daemon=True)
+        waiter.start()
+        waiter.join(30)
+        assert not waiter.is_alive()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_name": ""},
+        {"port": -1},
+        {"port": 65536},
+        {"metrics_port": 70000},
+        {"num_threads": 0},
+        {"max_message_bytes": 0},
+        {"poll_seconds": 0.0},
+        {"drain_seconds": -1.0},
+    ],
+)
+def test_options_out_of_range(tmp_path, change) -> None:
+    (name,) = change
+    with pytest.raises(ConfigError, match=name):
+        ServerOptions(**{"model_name": "m", "base_path": tmp_path, **change})

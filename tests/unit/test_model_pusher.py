@@ -1,0 +1,126 @@
+"""The push is atomic, idempotent per run, and strictly increasing."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from components.model_pusher.push import MANIFEST, checksums, push, read_manifest, versions
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph" * 1000)
+    (folder / "variables" / "variables.data-00000-of-00001").write_bytes(os.urandom(100_000))
+    return folder
+
+
+def test_versions_increase_and_carry_a_manifest(tmp_path: Path, model: Path) -> None:
+    base = tmp_path / "serving" / "m"
+    first = push(model, base, run_id="a", provenance={"code_hash": "c"})
+    second = push(model, base, run_id="b", provenance={"code_hash": "c"})
+    assert (first.version, second.version) == (1, 2)
+    manifest = read_manifest(second.path)
+    assert manifest is not None
+    assert manifest["run_id"] == "b"
+    assert manifest["code_hash"] == "c"
+    assert manifest["files"] == checksums(model)
+    assert sorted(p.name for p in base.iterdir()) == ["1", "2"]
+
+
+def test_a_retry_never_pushes_a_second_version(tmp_path: Path, model: Path) -> None:
+    base = tmp_path / "m"
+    first = push(model, base, run_id="a", provenance={})
+    again = push(model, base, run_id="a", provenance={})
+    assert again.version == first.version
+    assert first.new and not again.new
+    assert list(versions(base)) == [1]
+
+
+def test_a_version_removed_by_hand_is_not_reused_below_the_newest(
+    tmp_path: Path, model: Path
+) -> None:
+    base = tmp_path / "m"
+    (base / "0017").mkdir(parents=True)
+    (base / "not-a-version").mkdir()
+    assert push(model, base, run_id="a", provenance={}).version == 18
+
+
+def test_files_added_before_the_checksums_are_in_them(tmp_path: Path, model: Path) -> None:
+    def complete(staged: Path) -> None:
+        (staged / "assets.extra").mkdir()
+        (staged / "assets.extra" / "warm").write_bytes(b"x")
+
+    pushed = push(model, tmp_path / "m", run_id="a", provenance={}, complete=complete)
+    manifest = json.loads((pushed.path / MANIFEST).read_text())
+    assert "assets.extra/warm" in manifest["files"]
+    assert not (model / "assets.extra").exists()
+
+
+def test_a_fault_while_staging_leaves_the_old_state(tmp_path: Path, model: Path) -> None:
+    base = tmp_path / "m"
+    push(model, base, run_id="a", provenance={})
+
+    def broken(staged: Path) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        push(model, base, run_id="b", provenance={}, complete=broken)
+    assert list(versions(base)) == [1]
+    assert push(model, base, run_id="b", provenance={}).version == 2
+
+
+def _push_and_die(model: Path, base: Path, point: str) -> None:
+    """Kills its own process at a named point of a push."""
+    import components.model_pusher.push as module
+
+    def die(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    real_rename = os.rename
+    if point == "copy":
+        module.shutil.copytree = die  # type: ignore[assignment]
+    elif point == "sync":
+        module._sync = die
+    elif point == "rename":
+        module.os.rename = die  # type: ignore[assignment]
+    elif point == "renamed":
+
+        def rename_and_die(source: Path, target: Path) -> None:
+            real_rename(source, target)
+            die()
+
+        module.os.rename = rename_and_die  # type: ignore[assignment]
+    module.push(model, base, run_id="b", provenance={})
+
+
+@pytest.mark.parametrize(
+    ("point", "pushed"), [("copy", False), ("sync", False), ("rename", False), ("renamed", True)]
+)
+def test_a_kill_leaves_the_old_or_the_new_state(
+    tmp_path: Path, model: Path, point: str, pushed: bool
+) -> None:
+    base = tmp_path / "m"
+    push(model, base, run_id="a", provenance={})
+    process = multiprocessing.get_context("fork").Process(
+        target=_push_and_die, args=(model, base, point)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    after = versions(base)
+    assert sorted(after) == ([1, 2] if pushed else [1])
+    for path in after.values():
+        manifest = read_manifest(path)
+        assert manifest is not None
+        assert manifest["files"] == checksums(path)
+    retried = push(model, base, run_id="b", provenance={})
+    assert retried.version == 2
+    assert retried.new != pushed
