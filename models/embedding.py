@@ -160,7 +160,9 @@ class Embedding(tf.keras.layers.Layer):
         penalties.append(_mean_square(vectors))
         sizes = [slot.width for slot in slots]
         pooled = {
-            slot: tf.math.divide_no_nan(tf.reduce_sum(values, axis=1), tf.reduce_sum(counts, axis=1))
+            slot: tf.math.divide_no_nan(
+                tf.reduce_sum(values, axis=1), tf.reduce_sum(counts, axis=1)
+            )
             for slot, values, counts in zip(
                 slots, tf.split(vectors, sizes, axis=1), tf.split(mask, sizes, axis=1), strict=True
             )
@@ -172,9 +174,7 @@ class Embedding(tf.keras.layers.Layer):
 
     def _flattened(self, stacks: list[tf.Tensor], width: int) -> list[tf.Tensor]:
         """Lays [batch, features, width] side by side, and appends their dot products."""
-        flat = [
-            tf.reshape(stack, [tf.shape(stack)[0], stack.shape[1] * width]) for stack in stacks
-        ]
+        flat = [tf.reshape(stack, [tf.shape(stack)[0], stack.shape[1] * width]) for stack in stacks]
         if self._dot is not None and sum(stack.shape[1] for stack in stacks) > 1:
             flat.append(self._dot([v for stack in stacks for v in tf.unstack(stack, axis=1)]))
         return flat

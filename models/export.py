@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +20,6 @@ SCORE = "score"
 DESCRIPTION = "assets.extra/polyrank.json"
 
 
-class ServedModel(tf.Module):
-    """The served tasks of a ranking model behind three signatures.
-
-    Only variables that the signatures read are attached, so the saved model holds no auxiliary
-    head, no optimizer and no input but request features. Features of decision columns, which a
-    model may learn from, are fixed to missing.
-
-    Args:
-        model: The trained model.
-        transform: The transform graph, cut to request features.
-    """
-
-    def __init__(self, model: RankingModel, transform: RequestTransform) -> None:
-        """Traces the signatures."""
-        super().__init__(name="served_model")
-        self.transform = transform
-        ranking = model.ranking
-        request, rank = ranking.request_features, ranking.rank_inputs
-
-        def scores(features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            outputs = model.predictions(transform(features), tasks=ranking.served_tasks)
-            outputs = {o.name: tf.cast(outputs[o.name], tf.float32) for o in ranking.outputs}
-            outputs[SCORE] = fused_score(ranking, outputs)
-            return {name: tf.identity(values, name=name) for name, values in outputs.items()}
-
-        @tf.function(autograph=False)
-        def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-            return scores(parse_examples(examples, request))
-
-        @tf.function(autograph=False)
-        def predict(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            return scores(dense_features(inputs, request))
-
-        @tf.function(autograph=False)
-        def rank_candidates(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            return scores(slate_features(ranking, dense_features(inputs, rank)))
-
-        self.signatures: dict[str, Any] = {
-            "serving_default": serving_default.get_concrete_function(
-                tf.TensorSpec([None], tf.string, name="examples")
-            ),
-            "predict": predict.get_concrete_function(**tensor_specs(request)),
-            "rank": rank_candidates.get_concrete_function(**tensor_specs(rank)),
-        }
-        read = {id(v): v for s in self.signatures.values() for v in s.graph.variables}
-        self.weights = list(read.values())
-
-
 def export_model(
     model: RankingModel,
     transform_graph: str,
@@ -81,7 +33,12 @@ def export_model(
     Signatures: ``serving_default`` (``examples``, serialized tf.Examples of request features),
     ``predict`` (one tensor per request feature) and ``rank`` (context once, candidates [N];
     slate-relative features are computed). Outputs: one float32 [N] per served output, in natural
-    units, and ``score``. Beside it, `DESCRIPTION` holds the ranking and the candidate.
+    units, and ``score``.
+
+    What is saved is a new module with the tables, vocabularies and weights that the signatures
+    read: no auxiliary head, no optimizer, no input but request features. Features of decision
+    columns, which a model may learn from, are fixed to missing. `DESCRIPTION` holds the ranking
+    and the candidate as JSON.
 
     Args:
         model: The trained model.
@@ -90,14 +47,47 @@ def export_model(
         candidate: What was trained.
         name: Its name.
     """
-    served = ServedModel(model, RequestTransform(transform_graph, model.ranking))
-    signatures = served.signatures
-    # A SavedModel keeps functions that hang on the module besides its signatures: twice the size.
-    del served.signatures
+    served = tf.Module(name="served_model")
+    served.transform = RequestTransform(transform_graph, model.ranking)
+    signatures = _signatures(model, served.transform)
+    read = {id(v): v for s in signatures.values() for v in s.graph.variables}
+    served.weights = list(read.values())
     tf.saved_model.save(served, export_dir, signatures=signatures)
     description = Path(export_dir, DESCRIPTION)
     description.parent.mkdir(parents=True, exist_ok=True)
     description.write_text(_description(model.ranking, candidate, name), encoding="utf-8")
+
+
+def _signatures(model: RankingModel, transform: RequestTransform) -> dict[str, Any]:
+    """Traces the three signatures, each down to the served tasks alone."""
+    ranking = model.ranking
+    request, rank = ranking.request_features, ranking.rank_inputs
+
+    def scores(features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        predictions = model.predictions(transform(features), tasks=ranking.served_tasks)
+        outputs = {o.name: predictions[o.name] for o in ranking.outputs}
+        outputs[SCORE] = fused_score(ranking, outputs)
+        return {name: tf.identity(values, name=name) for name, values in outputs.items()}
+
+    def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return scores(parse_examples(examples, request))
+
+    def predict(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return scores(dense_features(inputs, request))
+
+    def rank_candidates(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return scores(slate_features(ranking, dense_features(inputs, rank)))
+
+    examples = tf.TensorSpec([None], tf.string, name="examples")
+    return {
+        "serving_default": _traced(serving_default, examples=examples),
+        "predict": _traced(predict, **tensor_specs(request)),
+        "rank": _traced(rank_candidates, **tensor_specs(rank)),
+    }
+
+
+def _traced(function: Callable[..., Any], **specs: tf.TensorSpec) -> Any:
+    return tf.function(function, autograph=False).get_concrete_function(**specs)
 
 
 def _description(ranking: RankingSpec, candidate: Candidate, name: str) -> str:

@@ -32,7 +32,9 @@ class Heads(tf.keras.layers.Layer):
             self._kernels[task] = self.add_weight(
                 name=f"{task}/kernel",
                 shape=(int(input_shape[task][-1]), len(bias)),
-                initializer=tf.keras.initializers.GlorotUniform(seed=derived_seed(self._seed, task)),
+                initializer=tf.keras.initializers.GlorotUniform(
+                    seed=derived_seed(self._seed, task)
+                ),
             )
             self._biases[task] = self.add_weight(
                 name=f"{task}/bias",

@@ -20,7 +20,9 @@ class LazyAdam(tf.keras.optimizers.legacy.Adam):
     ) -> tf.Operation:
         """Updates rows `indices` (each once) of `var` with `grad` [rows, width]."""
         device, dtype = var.device, var.dtype.base_dtype
-        state = (apply_state or {}).get((device, dtype)) or self._fallback_apply_state(device, dtype)
+        state = (apply_state or {}).get((device, dtype)) or self._fallback_apply_state(
+            device, dtype
+        )
         first, second = self.get_slot(var, "m"), self.get_slot(var, "v")
         mean = state["beta_1_t"] * tf.gather(first, indices) + (1 - state["beta_1_t"]) * grad
         square = state["beta_2_t"] * tf.gather(second, indices) + (

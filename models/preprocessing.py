@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from models.feature_layout import MISSING_ID, PADDING_ID, FeatureLayout, Slot, Table
-from models.spec.feature import HashEncoding, NumericEncoding, QuantileEncoding
+from models.spec.feature import NumericEncoding, QuantileEncoding, VocabularyEncoding
 from models.spec.keys import (
     TRANSFORMED_CATEGORICAL,
     TRANSFORMED_GROUP,
@@ -78,33 +78,31 @@ class _Lookup:
     def __init__(self, layout: FeatureLayout, inputs: Mapping[str, tf.Tensor]) -> None:
         self._tables = layout.tables
         self._vocabularies = {
-            name: _vocabulary(table, inputs[name])
+            name: _vocabulary(table, table.encoding, inputs[name])
             for name, table in layout.tables.items()
-            if table.encoding.kind == "vocabulary"
+            if isinstance(table.encoding, VocabularyEncoding)
         }
 
     def __call__(self, slot: Slot, values: tf.Tensor, missing: int) -> tf.Tensor:
         """Returns int64 ids in the shape of `values`."""
         table = self._tables[str(slot.table)]
-        if isinstance(table.encoding, HashEncoding):
-            ids = tf.strings.to_hash_bucket_fast(values, table.encoding.buckets)
-        else:
+        if isinstance(table.encoding, VocabularyEncoding):
             ids = tft.apply_vocabulary(
                 values,
                 self._vocabularies[table.name],
                 num_oov_buckets=table.encoding.oov_buckets,
             )
+        else:
+            ids = tf.strings.to_hash_bucket_fast(values, table.encoding.buckets)
         return tf.where(tf.equal(values, ""), tf.constant(missing, tf.int64), ids + 1)
 
 
-def _vocabulary(table: Table, values: tf.Tensor) -> Any:
+def _vocabulary(table: Table, encoding: VocabularyEncoding, values: tf.Tensor) -> Any:
     """Counts the values of a table's owner; empty ones and those with a line break are left out."""
-    encoding = table.encoding
-    assert encoding.kind == "vocabulary"
     return tft.vocabulary(
         tf.reshape(values, [-1]),
         top_k=encoding.max_size,
-        frequency_threshold=encoding.min_count,
+        frequency_threshold=encoding.min_count if encoding.min_count > 1 else None,
         vocab_filename=table.vocabulary,
     )
 
@@ -122,9 +120,7 @@ def _categorical(
     return tf.stack(columns, axis=1)
 
 
-def _quantile_ids(
-    layout: FeatureLayout, inputs: Mapping[str, tf.Tensor]
-) -> dict[str, tf.Tensor]:
+def _quantile_ids(layout: FeatureLayout, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Buckets from 1, 0 where missing; features with as many buckets share one analyzer."""
     by_buckets: dict[int, list[str]] = {}
     for slot in layout.categorical:
@@ -143,9 +139,7 @@ def _quantile_ids(
             side="right",
             out_type=tf.int64,
         )
-        present = tf.where(
-            tf.math.is_nan(columns), tf.constant(MISSING_ID, tf.int64), found + 1
-        )
+        present = tf.where(tf.math.is_nan(columns), tf.constant(MISSING_ID, tf.int64), found + 1)
         ids |= dict(zip(names, tf.unstack(present, num=len(names)), strict=True))
     return ids
 
@@ -163,9 +157,7 @@ def _numeric(layout: FeatureLayout, inputs: Mapping[str, tf.Tensor]) -> tf.Tenso
         # One analyzer for all of them: analyzers cost far more than columns.
         packed = tf.stack([values[name] for name in to_standardize], axis=1)
         standardized = _standardized(packed, elementwise=True)
-        values |= dict(
-            zip(to_standardize, tf.unstack(standardized, axis=1), strict=True)
-        )
+        values |= dict(zip(to_standardize, tf.unstack(standardized, axis=1), strict=True))
     columns: list[tf.Tensor] = []
     for slot in layout.numeric:
         raw = inputs[slot.feature.name]

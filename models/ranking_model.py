@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
@@ -95,9 +96,14 @@ class RankingModel(tfrs.Model):
             Task to float32 [batch, units of its loss].
         """
         groups = self.embedding(packed, training=training)
-        return self.heads(self.architecture(groups, tasks=tasks, training=training))
+        outputs: dict[str, tf.Tensor] = self.heads(
+            self.architecture(groups, tasks=tasks, training=training)
+        )
+        return outputs
 
-    def predictions(self, packed: Packed, tasks: Sequence[str] | None = None) -> dict[str, tf.Tensor]:
+    def predictions(
+        self, packed: Packed, tasks: Sequence[str] | None = None
+    ) -> dict[str, tf.Tensor]:
         """Computes every output of the tasks, in natural units: output name to [batch]."""
         return self.links.outputs(self(packed, tasks=tasks))
 

@@ -110,9 +110,7 @@ class StreamedRows(Rows):
         shuffle_buffer: Rows shuffled together; the files are shuffled as well.
     """
 
-    def __init__(
-        self, files: Sequence[str], spec: Mapping[str, Any], shuffle_buffer: int
-    ) -> None:
+    def __init__(self, files: Sequence[str], spec: Mapping[str, Any], shuffle_buffer: int) -> None:
         """Reads the columns that are not packed."""
         super().__init__(tuple(spec))
         self._files = list(files)
@@ -204,16 +202,12 @@ def _parser(spec: Mapping[str, Any]) -> Any:
     return parse
 
 
-def _decoded(
-    files: Sequence[str], spec: Mapping[str, Any]
-) -> Iterator[dict[str, Column]]:
+def _decoded(files: Sequence[str], spec: Mapping[str, Any]) -> Iterator[dict[str, Column]]:
     dataset = _records(files).batch(_READ_ROWS).map(_parser(spec), num_parallel_calls=2)
     return iter(dataset.prefetch(2).as_numpy_iterator())
 
 
-def _gathered(
-    batches: Iterator[dict[str, Column]], spec: Mapping[str, Any]
-) -> dict[str, Column]:
+def _gathered(batches: Iterator[dict[str, Column]], spec: Mapping[str, Any]) -> dict[str, Column]:
     parts = list(batches)
     return {
         name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0)

@@ -17,9 +17,7 @@ _DENSE_GROUP = ""
 """Name of TensorFlow Metadata's default group of tensor representations."""
 
 
-def training_schema(
-    ranking: RankingSpec, slice_columns: tuple[str, ...] = ()
-) -> schema_pb2.Schema:
+def training_schema(ranking: RankingSpec, slice_columns: tuple[str, ...] = ()) -> schema_pb2.Schema:
     """Derives the schema of the examples that LogExampleGen writes.
 
     Every feature is dense: a scalar has one value, a sequence exactly its declared length. A
@@ -86,7 +84,9 @@ def _add(
     )
     if not served:
         feature.not_in_environment.append(SERVING)
-    dense = schema.tensor_representation_group[_DENSE_GROUP].tensor_representation[name].dense_tensor
+    dense = (
+        schema.tensor_representation_group[_DENSE_GROUP].tensor_representation[name].dense_tensor
+    )
     dense.column_name = name
     if length is not None:
         dense.shape.dim.add(size=length)

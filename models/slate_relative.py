@@ -34,9 +34,7 @@ def slate_relative(
     if relation == "share":
         divisor = tf.reduce_sum(tf.where(is_missing, tf.zeros_like(wide), wide))
     else:
-        divisor = tf.reduce_max(
-            tf.where(is_missing, tf.constant(float("-inf"), tf.float64), wide)
-        )
+        divisor = tf.reduce_max(tf.where(is_missing, tf.constant(float("-inf"), tf.float64), wide))
     # A slate without any value has the divisor 0 or -inf; its values are all missing.
     usable = tf.logical_not(is_missing) & (divisor != 0)
     return tf.cast(

@@ -87,5 +87,3 @@ def objective_value(weights: Mapping[str, float], measured: Measured) -> float |
 def as_json(values: Mapping[str, float]) -> dict[str, float | None]:
     """Replaces what JSON cannot hold (NaN, infinity) by null."""
     return {name: float(x) if math.isfinite(x) else None for name, x in values.items()}
-
-

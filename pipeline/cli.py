@@ -167,15 +167,15 @@ def _serve(options: argparse.Namespace) -> int:
             constraint=f"one of: {', '.join(_pushed_models(serving)) or 'none'}",
             remedy="run a pipeline first, or name another --model",
         )
-    return serve(
+    serve(
         ServerOptions(
-            model_name=model,
-            base_path=str(serving / model),
+            models={model: serving / model},
             host=options.host,
             port=options.port,
             metrics_port=options.metrics_port,
         )
     )
+    return 0
 
 
 def _pushed_models(serving: Path) -> list[str]:

@@ -16,7 +16,7 @@ from components.data_gate.component import DataGate
 from components.leakage_gate.component import DataLeakageGate, model_leakage_gate_class
 from components.log_example_gen.component import LogExampleGen
 from components.model_pusher.component import model_pusher_class
-from components.report.component import report_class
+from components.report.component import make_report_component
 from components.schema_writer.component import SchemaWriter
 from components.scorer.component import Scorer
 from components.serving_check.component import serving_check_class
@@ -202,7 +202,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
         )
     )
     report = add(
-        report_class(names)(
+        make_report_component(names)(
             **scored,
             examples=examples,
             ranking_json=model_json,

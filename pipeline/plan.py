@@ -56,16 +56,7 @@ class RunPlan:
     @property
     def dataset(self) -> DatasetSpec:
         """The specification of the examples."""
-        slices = dict.fromkeys(c for names in self.config.evaluation.slices for c in names)
-        return DatasetSpec(
-            root=Path(self.config.logs.root),
-            logs=self.config.logs,
-            splits=self.config.splits,
-            ranking=self.config.ranking.examples_view,
-            window=self.window,
-            slice_columns=tuple(slices),
-            num_shards=self.config.beam.num_shards,
-        )
+        return _dataset(self.config, self.window)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -83,6 +74,35 @@ class RunPlan:
 def config_hash(config: Config) -> str:
     """Hashes a configuration by content: comments and the place of the logs do not count."""
     return value_hash(config.model_dump(mode="json", exclude={"logs": {"root"}}))
+
+
+def make_dataset(config: Config, date: str | None) -> DatasetSpec:
+    """Resolves the window and returns the specification of the examples.
+
+    Args:
+        config: The configuration.
+        date: Last day (YYYY-MM-DD, UTC) to see, or None for all there is.
+
+    Raises:
+        DataError: The logs cannot be used.
+    """
+    root = Path(config.logs.root)
+    return _dataset(
+        config, resolve_window(config.logs, config.splits, config.ranking, root, date)
+    )
+
+
+def _dataset(config: Config, window: Window) -> DatasetSpec:
+    slices = dict.fromkeys(c for names in config.evaluation.slices for c in names)
+    return DatasetSpec(
+        root=Path(config.logs.root),
+        logs=config.logs,
+        splits=config.splits,
+        ranking=config.ranking.examples_view,
+        window=window,
+        slice_columns=tuple(slices),
+        num_shards=config.beam.num_shards,
+    )
 
 
 def make_plan(config: Config, workdir: Workdir, date: str | None) -> RunPlan:

@@ -10,9 +10,11 @@ from typing import Any
 
 from components.champion.executor import FILE_NAME as CHAMPION_FILE
 from components.model_pusher.executor import FILE_NAME as PUSHED_FILE
+from components.scorer.executor import FILE_NAME as PREDICTIONS_FILE
 from components.verdict import Verdict, read_verdict
 from models.spec.task import Output
 from pipeline.evaluation import COUNTS, OVERALL, GateRow, gate_rows, read_changes, read_metrics
+from pipeline.oracle import measure_oracle
 from pipeline.outputs import eval_outputs
 from pipeline.plan import RunPlan, config_hash
 from pipeline.runners.local import NodeResult
@@ -73,7 +75,7 @@ def build_summary(
         },
         "champion": champion.get("champion"),
         "pushed": _json(results, "ModelPusher", "pushed_model", PUSHED_FILE) or None,
-        "oracle": read_oracle(plan),
+        "oracle": read_oracle(plan, results),
     }
 
 
@@ -99,14 +101,14 @@ def verdicts(results: dict[str, NodeResult]) -> list[Verdict]:
     return found
 
 
-def read_oracle(plan: RunPlan) -> dict[str, Any] | None:
-    """Returns the simulator's truth for the test window, or None for logs without one."""
-    from simulator.oracle import oracle_metrics
-
-    truth = Path(plan.config.logs.root, "_truth", "truth.parquet")
-    if not truth.exists():
-        return None
-    return dict(oracle_metrics(truth, plan.window.test_start, plan.window.test_end))
+def read_oracle(plan: RunPlan, results: dict[str, NodeResult]) -> dict[str, Any] | None:
+    """Returns the simulator's truth on the test rows, or None for logs without one."""
+    for name in plan.config.candidates:
+        scorer = results.get(f"Scorer.{name}")
+        if scorer is not None and scorer.outputs.get("predictions"):
+            path = Path(scorer.outputs["predictions"][0], PREDICTIONS_FILE)
+            return measure_oracle(Path(plan.config.logs.root), path, plan.config.ranking)
+    return None
 
 
 def _candidate(

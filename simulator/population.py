@@ -227,7 +227,7 @@ def _draw_users(
         country=country,
         device=rng.choice(len(DEVICES), count, p=DEVICE_SHARES),
         activity=activity,
-        observed_activity=np.exp(0.4 * (0.99 * activity + 0.14 * rng.standard_normal(count))),
+        observed_activity=np.exp(0.4 * (0.995 * activity + 0.1 * rng.standard_normal(count))),
         age_days=age_days,
         cumulative_share=cumulative_share / cumulative_share[-1],
         click_effect=sizes.activity * activity

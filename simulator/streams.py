@@ -20,10 +20,10 @@ MAX_HEARTBEATS = 10
 MISSING_RATES = {
     "country": 0.01,
     "user_age_days": 0.03,
-    "user_activity": 0.02,
-    "item_creator": 0.005,
-    "item_length_seconds": 0.005,
-    "item_quality": 0.02,
+    "user_activity": 0.005,
+    "item_creator": 0.02,
+    "item_length_seconds": 0.01,
+    "item_quality": 0.01,
 }
 """Values that were not logged, at random. Country and user features are missing for whole slates."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +21,9 @@ SPLITS = ("train", "validation", "test")
 SPLIT = "example__split"
 
 _RECORDS_PER_BATCH = 8192
+_NO_POSITION = np.iinfo(np.int64).max
 
-Key = tuple[object, ...]
+Key = tuple[Any, ...]
 """Timestamp in milliseconds and the key columns' bytes, in the order of `key_columns`."""
 
 
@@ -34,12 +36,13 @@ class ExampleRows:
     """
 
     def __init__(self, uri: str, ranking: RankingSpec) -> None:
-        """Prepares the decoders."""
+        """Prepares the decoder."""
         self._uri = uri
         self._key_names = (TIMESTAMP, *(key_feature(c) for c in ranking.key_columns))
-        types = _feature_types(ranking)
-        self._key_decoder = _decoder({name: types[name] for name in self._key_names})
-        self._decoder = _decoder(types)
+        schema = schema_pb2.Schema()
+        for name, kind in sorted(_feature_types(ranking).items()):
+            schema.feature.add(name=name, type=kind)
+        self._decoder = example_coder.ExamplesToRecordBatchDecoder(schema.SerializeToString())
 
     def read(
         self, positions: Mapping[str, NDArray[np.int64]], keys: frozenset[Key] = frozenset()
@@ -53,26 +56,36 @@ class ExampleRows:
         Returns:
             The rows at the positions, and those with the keys: one list column per feature (a
             missing value is null or an empty list) and the string column `example__split`.
+
+        Raises:
+            DataError: A split has no file.
         """
-        times = np.array(sorted({key[0] for key in keys}), np.int64)  # type: ignore[type-var]
-        by_position: list[pa.Table] = []
-        by_key: list[pa.Table] = []
+        times = np.array(sorted({key[0] for key in keys}), np.int64)
+        by_position, by_key = [self._decode([], "")], [self._decode([], "")]
         for split in SPLITS:
             wanted = positions.get(split, np.zeros(0, np.int64))
-            start = 0
-            for records in self._batches(split):
-                inside = wanted[(wanted >= start) & (wanted < start + len(records))] - start
-                by_position.append(self._decode(records, inside, split))
-                if len(times):
-                    by_key.append(self._decode(records, self._having(records, times, keys), split))
-                start += len(records)
-        empty = self._decode(np.zeros(0, object), np.zeros(0, np.int64), "")
+            for records, at_position, at_time in self._candidates(split, wanted, times):
+                by_position.append(self._decode(records[at_position].tolist(), split))
+                rows = self._decode(records[at_time].tolist(), split)
+                by_key.append(rows.filter(pa.array([key in keys for key in self.keys(rows)], pa.bool_())))
         return (
-            pa.concat_tables([*by_position, empty]).combine_chunks(),
-            pa.concat_tables([*by_key, empty]).combine_chunks(),
+            pa.concat_tables(by_position).combine_chunks(),
+            pa.concat_tables(by_key).combine_chunks(),
         )
 
-    def _batches(self, split: str) -> Iterator[NDArray[np.object_]]:
+    def keys(self, rows: pa.Table) -> list[Key]:
+        """Returns the keys of rows."""
+        columns = [first_values(rows[name]).to_pylist() for name in self._key_names]
+        return list(zip(*columns, strict=True))
+
+    def _candidates(
+        self, split: str, positions: NDArray[np.int64], times: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.object_], NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Yields records at wanted positions or times, and which of both each is.
+
+        Unwanted records, nearly all, are dropped inside TensorFlow's threads and never reach
+        Python.
+        """
         files = sorted(str(path) for path in Path(self._uri, f"Split-{split}").glob("*"))
         if not files:
             raise DataError(
@@ -81,25 +94,23 @@ class ExampleRows:
                 received=self._uri,
                 remedy="check the windows under `splits` and that the logs cover them",
             )
-        dataset = tf.data.TFRecordDataset(files, compression_type="GZIP")
-        yield from dataset.batch(_RECORDS_PER_BATCH).prefetch(2).as_numpy_iterator()
+        spec = {TIMESTAMP: tf.io.FixedLenFeature([], tf.int64)}
 
-    def _having(
-        self, records: NDArray[np.object_], times: NDArray[np.int64], keys: frozenset[Key]
-    ) -> NDArray[np.int64]:
-        """Finds the records whose key is wanted; most fall at the time already."""
-        batch = self._key_decoder.DecodeBatch(records.tolist())
-        columns = [first_values(batch.column(name)) for name in self._key_names]
-        at_time = np.flatnonzero(np.isin(columns[0].to_numpy(zero_copy_only=False), times))
-        rows = zip(*(c.take(pa.array(at_time)).to_pylist() for c in columns), strict=True)
-        found = [row for row, key in zip(at_time, rows, strict=True) if key in keys]
-        return np.array(found, np.int64)
+        def choose(index: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            first = index * _RECORDS_PER_BATCH
+            position = first + tf.range(tf.size(records, tf.int64), dtype=tf.int64)
+            at_position = _is_among(position, positions)
+            at_time = _is_among(tf.io.parse_example(records, spec)[TIMESTAMP], times)
+            kept = tf.where(at_position | at_time)[:, 0]
+            return tuple(tf.gather(each, kept) for each in (records, at_position, at_time))
 
-    def _decode(
-        self, records: NDArray[np.object_], rows: NDArray[np.int64], split: str
-    ) -> pa.Table:
-        table = pa.Table.from_batches([self._decoder.DecodeBatch(records[rows].tolist())])
-        return table.append_column(SPLIT, pa.array([split] * len(rows), pa.string()))
+        dataset = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(_RECORDS_PER_BATCH)
+        chosen = dataset.enumerate().map(choose, num_parallel_calls=2, deterministic=True)
+        yield from chosen.prefetch(2).as_numpy_iterator()
+
+    def _decode(self, records: list[bytes], split: str) -> pa.Table:
+        table = pa.Table.from_batches([self._decoder.DecodeBatch(records)])
+        return table.append_column(SPLIT, pa.array([split] * len(records), pa.string()))
 
 
 def first_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -113,22 +124,19 @@ def first_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array.values.take(pa.array(offsets[:-1], mask=~present))
 
 
+def _is_among(values: tf.Tensor, ascending: NDArray[np.int64]) -> tf.Tensor:
+    """Tells which values occur in an ascending array."""
+    padded = tf.constant(np.append(ascending, _NO_POSITION))
+    return tf.gather(padded, tf.searchsorted(padded, values)) == values
+
+
 def _feature_types(ranking: RankingSpec) -> dict[str, int]:
     types: dict[str, int] = {TIMESTAMP: schema_pb2.INT}
     for feature in (*ranking.training_features, *ranking.rank_inputs):
-        types[feature.name] = (
-            schema_pb2.BYTES if feature.dtype == "string" else schema_pb2.FLOAT
-        )
+        types[feature.name] = schema_pb2.BYTES if feature.dtype == "string" else schema_pb2.FLOAT
     for column in ranking.key_columns:
         types[key_feature(column)] = schema_pb2.BYTES
     for output in ranking.all_outputs:
         for name in (output.label_key, output.mask_key):
             types[name] = schema_pb2.FLOAT
     return types
-
-
-def _decoder(types: Mapping[str, int]) -> example_coder.ExamplesToRecordBatchDecoder:
-    schema = schema_pb2.Schema()
-    for name in sorted(types):
-        schema.feature.add(name=name, type=types[name])
-    return example_coder.ExamplesToRecordBatchDecoder(schema.SerializeToString())

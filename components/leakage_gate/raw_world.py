@@ -111,6 +111,7 @@ class RawWorld:
                 WHERE {quoted(TIMESTAMP)} < {self.dataset.window.cutoff}
             ), first_of_key AS (
                 SELECT * FROM {self._with_expressions("known", future=False)}
+                WHERE {" AND ".join(f"{quoted(name)} IS NOT NULL" for name in required)}
                 QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1
             )
             SELECT row_number() OVER (ORDER BY {quoted(TIMESTAMP)}, {key}) AS {ROW}, *

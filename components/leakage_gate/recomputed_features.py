@@ -222,7 +222,10 @@ class RecomputedFeatures:
         )
 
     def _with_impression_columns(self, stream: str, lacking: list[str]) -> str:
-        """Adds columns of the impressions to the events that belong to them."""
+        """Adds columns of the impressions to the events that belong to them in time.
+
+        Of impressions that share the columns an event is counted once.
+        """
         windows = [
             column.join.window
             for column in self._ranking.columns.values()
@@ -232,7 +235,7 @@ class RecomputedFeatures:
             f"WHERE p.{EVENT_TIME} < p.{TIMESTAMP} + {max(windows)}" if windows else ""
         )
         return (
-            f"(SELECT e.*, {', '.join(f'i.{quoted(c)}' for c in lacking)} "
+            f"(SELECT DISTINCT e.*, {', '.join(f'i.{quoted(c)}' for c in lacking)} "
             f"FROM {quoted(f'pairs_{stream}')} p "
             f"JOIN {quoted(f'events_{stream}')} e ON e.{EVENT} = p.{EVENT} "
             f"JOIN impressions i ON i.{ROW} = p.{ROW} {inside})"

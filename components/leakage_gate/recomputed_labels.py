@@ -6,7 +6,8 @@ from components.leakage_gate.raw_world import EVENT_TIME, ROW, RawWorld, quoted
 from models.spec.keys import TIMESTAMP
 from models.spec.task import Output, Task
 
-_LABEL, _MASK = "label", "mask"
+_LARGEST_FLOAT32 = 3.4028234663852886e38
+"""Examples hold labels in float32."""
 
 
 def label_query(world: RawWorld, rows: str) -> str:
@@ -103,7 +104,7 @@ def _task_columns(world: RawWorld, name: str) -> dict[str, str]:
 def _columns(output: Output, counts: str, value: str) -> dict[str, str]:
     return {
         output.label_key: f"CASE WHEN {counts} THEN {value} ELSE 0 END",
-        output.mask_key: f"CASE WHEN {counts} THEN 1.0 ELSE 0.0 END",
+        output.mask_key: f"CASE WHEN {counts} THEN 1e0 ELSE 0e0 END",
     }
 
 
@@ -111,9 +112,8 @@ def _possible(task: Task) -> str:
     value = _number(task.target)
     if task.kind == "binary":
         return f"{value} IN (0, 1)"
-    if task.kind in ("duration", "count"):
-        return f"{value} >= 0"
-    return f"{value} IS NOT NULL"
+    lowest = 0 if task.kind in ("duration", "count") else -_LARGEST_FLOAT32
+    return f"{value} BETWEEN {lowest!r} AND {_LARGEST_FLOAT32!r}"
 
 
 def _number(column: str) -> str:

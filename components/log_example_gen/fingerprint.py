@@ -12,15 +12,15 @@ from models.spec.ranking import IMPRESSIONS
 _CHUNK_BYTES = 1 << 20
 
 
-def fingerprint(root: Path, logs: Logs) -> str:
+def fingerprint_logs(logs: Logs, root: Path) -> str:
     """Hashes the names and bytes of every file of every source.
 
     Sizes and modification times do not matter: a changed byte is always seen, a copied folder has
     the same fingerprint.
 
     Args:
-        root: Folder of the logs.
         logs: The sources.
+        root: Folder of the logs.
 
     Returns:
         64 hexadecimal digits.

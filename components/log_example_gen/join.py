@@ -17,6 +17,7 @@ from models.spec.column import ColumnType, Join
 from models.spec.keys import TIMESTAMP
 
 _ORPHAN, _BEFORE = -1, -2
+_MOMENT = "moment__number"
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,13 @@ def joined_columns(
     return pl.DataFrame(found)
 
 
-def event_impression_pairs(
+def with_impression_columns(
     moments: Moments, attribution: Attribution, carried: tuple[str, ...]
 ) -> pl.DataFrame:
-    """Pairs joined events with all impressions of their moment.
+    """Adds columns of the impressions to the events that joined them.
+
+    An event that joins several impressions counts once for each distinct combination of the
+    columns taken from them.
 
     Args:
         moments: The impressions.
@@ -174,20 +178,17 @@ def event_impression_pairs(
         carried: Columns taken from the impressions.
 
     Returns:
-        The events' columns, an event number in `event__number` and the carried columns, [pairs].
+        The events' columns and the carried ones.
     """
-    joined = attribution.is_joined
-    events = attribution.events.with_columns(
-        pl.Series("__moment", attribution.moment),
-        pl.int_range(len(attribution.events), dtype=pl.Int64, eager=True).alias(EVENT_NUMBER),
-    ).filter(pl.Series(joined))
-    impressions = moments.rows.select(carried).with_columns(pl.Series("__moment", moments.of_row))
+    events = attribution.events.with_columns(pl.Series(_MOMENT, attribution.moment))
+    impressions = moments.rows.select(carried).with_columns(pl.Series(_MOMENT, moments.of_row))
     own = [name for name in events.columns if name not in carried]
-    return events.select(own).join(impressions, on="__moment", how="inner").drop("__moment")
-
-
-EVENT_NUMBER = "event__number"
-"""Tells the events of one table apart."""
+    return (
+        events.filter(pl.Series(attribution.is_joined))
+        .select(own)
+        .join(impressions.unique(), on=_MOMENT, how="inner")
+        .drop(_MOMENT)
+    )
 
 
 def _aggregate(attribution: Attribution, join: Join, num_moments: int) -> pl.Series:

@@ -10,7 +10,7 @@ from components.log_example_gen.expressions import Expression, in_order
 from components.log_example_gen.reader import Limits, RowSource
 from components.log_example_gen.row_names import time_column
 from components.log_example_gen.spec import DatasetSpec, StreamColumn
-from models.spec.column import Column, ColumnType, Join
+from models.spec.column import ColumnType, Join
 from models.spec.errors import ConfigError
 from models.spec.expression import referenced_columns
 from models.spec.feature import AsOf
@@ -27,6 +27,7 @@ class EventSet:
         entity: Columns whose values name the entity.
         where: Condition, or None.
         value: Column to aggregate, or None.
+        is_text: The value is taken as text, for last values.
         from_impressions: Columns among these that the stream lacks: they come from the
             impressions that its events join.
         delay_ms: How long after an event's own time it is known; impressions whose outcome is
@@ -37,6 +38,7 @@ class EventSet:
     entity: tuple[str, ...]
     where: str | None
     value: str | None
+    is_text: bool
     from_impressions: tuple[str, ...]
     delay_ms: int
 
@@ -246,18 +248,42 @@ class Plan:
         read = {*feature.entity, *((feature.value,) if feature.value else ())}
         if feature.where is not None:
             read |= referenced_columns(feature.where)
+        lacking: tuple[str, ...] = ()
+        delay_ms = 0
         if feature.events == IMPRESSIONS:
             delays = [self.ranking.maturity_ms(name) for name in read if self.is_future(name)]
-            return EventSet(
-                IMPRESSIONS, feature.entity, feature.where, feature.value, (), max(delays, default=0)
-            )
-        own = self.spec.logs.streams[feature.events].columns
-        lacking = tuple(sorted(read - set(own)))
-        return EventSet(feature.events, feature.entity, feature.where, feature.value, lacking, 0)
+            delay_ms = max(delays, default=0)
+        else:
+            own = self.spec.logs.streams[feature.events].columns
+            lacking = tuple(sorted(read - set(own)))
+        return EventSet(
+            stream_name=feature.events,
+            entity=feature.entity,
+            where=feature.where,
+            value=feature.value,
+            is_text=feature.aggregate == "last_values",
+            from_impressions=lacking,
+            delay_ms=delay_ms,
+        )
+
+    def type_of(self, stream_name: str, name: str) -> ColumnType:
+        """Declared type of a column of a stream, or of the impressions where it lacks it."""
+        if stream_name != IMPRESSIONS:
+            own = self.spec.logs.streams[stream_name].columns.get(name)
+            if own is not None:
+                return own.type
+        return self.ranking.columns[name].type
 
     # Checks ----------------------------------------------------------------------------------
 
     def _check(self) -> None:
+        if not self.key:
+            raise ConfigError(
+                "logs.impressions.key is empty",
+                constraint="the columns that identify an impression",
+                received="[]",
+                remedy="name them, e.g. [request_id, item_id]",
+            )
         for name in [*self.ranking.key_columns, *self.spec.slice_columns, *self.key]:
             if self.is_future(name):
                 raise ConfigError(
@@ -285,18 +311,27 @@ class Plan:
                         received="availability future",
                         remedy=f"use `events: impressions` with a `where` that reads {column!r}",
                     )
-        for column_name, column in self.ranking.columns.items():
-            self._check_join(column_name, column)
+            if feature.value is not None:
+                _check_value(
+                    f"as-of feature {name!r}",
+                    feature.aggregate,
+                    self.type_of(feature.events, feature.value),
+                )
+        for name, column in self.ranking.columns.items():
+            if column.join is not None and column.join.value is not None:
+                _check_value(
+                    f"column {name!r}",
+                    column.join.aggregate,
+                    self.type_of(column.join.stream, column.join.value),
+                )
 
-    def _check_join(self, name: str, column: Column) -> None:
-        if column.join is None or column.join.aggregate != "sum":
-            return
-        stream = self.spec.logs.streams[column.join.stream]
-        value = stream.columns[column.join.value or ""]
-        if value.type not in ("int", "float", "bool"):
-            raise ConfigError(
-                f"column {name!r} sums {column.join.value!r} of {column.join.stream!r}",
-                constraint="a value of type int, float or bool",
-                received=value.type,
-                remedy="declare the value's type, or use another aggregate",
-            )
+
+def _check_value(what: str, aggregate: str, value_type: ColumnType) -> None:
+    is_number = value_type in ("int", "float", "bool")
+    if value_type.startswith("list[") or (aggregate in ("sum", "mean") and not is_number):
+        raise ConfigError(
+            f"{what} takes the {aggregate} of a {value_type} column",
+            constraint="a number" if aggregate in ("sum", "mean") else "a scalar",
+            received=value_type,
+            remedy="declare the value's type, name another value or another aggregate",
+        )

@@ -56,7 +56,7 @@ class Executor(base_executor.BaseExecutor):
             provenance={**json.loads(exec_properties["provenance_json"]), "candidate": champion},
             complete=lambda staged: write_warmup(staged, requests),
         )
-        render(model_name, f"/models/{model_name}", serving_dir)
+        render(model_name, f"/models/{model_name}", serving_dir / model_name)
         folder = Path(artifact_utils.get_single_uri(output_dict["pushed_model"]))
         folder.mkdir(parents=True, exist_ok=True)
         record = {"model": model_name, "version": pushed.version, "path": str(pushed.path)}

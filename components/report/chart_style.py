@@ -137,7 +137,7 @@ def chart(
         "layer": list(layers),
         "width": width,
         "height": height,
-        "padding": 4,
+        "padding": {"left": 12, "right": 6, "top": 4, "bottom": 4},
         "background": "transparent",
         "config": _CONFIG,
     }

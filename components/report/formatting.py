@@ -117,6 +117,11 @@ def signed_bounds(metric: Mapping[str, Any]) -> str:
     return f"[{signed(low, decimals)}, {signed(high, decimals)}]"
 
 
+def clipped(text: str, limit: int) -> str:
+    """Cuts text from data to a length that a page can bear."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
 def count(value: Any) -> str:
     """Formats a whole number with thousands separators."""
     return f"{int(value):,}" if _finite(value) else ABSENT
@@ -165,11 +170,10 @@ def as_time(value: Any) -> datetime | None:
             parsed = datetime.fromisoformat(value.replace("Z", "+00:00"))
         except ValueError:
             return None
-        return parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)
+        known = parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)
+        return known.astimezone(timezone.utc)
     return None
 
 
 def _finite(value: Any) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -60,7 +60,9 @@ class GateRow:
         """By how much the value lies on the wrong side; None where it does not."""
         if self.value is None or self.threshold is None:
             return None
-        short = self.threshold - self.value if self.side == "at least" else self.value - self.threshold
+        short = (
+            self.threshold - self.value if self.side == "at least" else self.value - self.threshold
+        )
         return short if short > 0 else None
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.report.formatting import clipped
 from components.verdict import Verdict
 from models.spec.ranking import RankingSpec
 
@@ -69,7 +70,7 @@ class ReportInputs:
     def why_absent(self) -> str:
         """Says in one clause why something was not made."""
         if self.state == "failed":
-            error = str(self.summary.get("error") or "no error was recorded")
+            error = clipped(str(self.summary.get("error") or "no error was recorded"), 200)
             return f"the run failed before it was made ({error})"
         if self.state == "refused":
             gates = [verdict.gate for verdict in self.verdicts if not verdict.passed]

@@ -15,6 +15,7 @@ from models.spec.metric import METRICS
 from models.spec.task import Output
 
 _MAX_REASONS = 8
+_MAX_REASON = 500
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,15 @@ def outcome(inputs: ReportInputs) -> Outcome:
 
 
 def focus_candidate(inputs: ReportInputs) -> str | None:
-    """Returns the champion, or without one the candidate that missed the fewest gates."""
+    """Returns the champion, or without one the candidate that came closest to passing."""
     if inputs.champion in inputs.candidates:
         return inputs.champion
 
-    def missed(name: str) -> int:
-        return sum(not row.passed for row in gate_rows(inputs, name))
+    def missed(name: str) -> tuple[int, float]:
+        rows = [row for row in gate_rows(inputs, name) if not row.passed]
+        return len(rows), sum(
+            (row.miss or 0.0) / (abs(row.threshold or 0.0) or 1.0) for row in rows
+        )
 
     return min(inputs.candidates, key=missed, default=None)
 
@@ -115,7 +119,7 @@ def _reasons(inputs: ReportInputs) -> list[str]:
     if not reasons and inputs.state != "succeeded":
         champion = [v for v in inputs.verdicts if v.gate == "champion" and not v.passed]
         reasons += [reason for verdict in champion for reason in verdict.reasons]
-    return reasons or ["No reason was recorded."]
+    return [f.clipped(reason, _MAX_REASON) for reason in reasons] or ["No reason was recorded."]
 
 
 def _why_champion(inputs: ReportInputs) -> str:
@@ -157,7 +161,7 @@ def _facts(inputs: ReportInputs) -> list[tuple[str, str]]:
 def _changes(inputs: ReportInputs, focus: str) -> Table:
     has_oracle = bool(inputs.summary.get("oracle"))
     single_task = (inputs.report_data or {}).get("single_task") or "single_task"
-    headers = ["Task", "Metric", focus, "Since the previous window", f"Against {single_task}"]
+    headers = ["Task", focus, "Since the previous window", f"Against {single_task}"]
     headers += ["Against the linear floor"]
     if has_oracle:
         headers.append("To the oracle")
@@ -167,7 +171,6 @@ def _changes(inputs: ReportInputs, focus: str) -> Table:
         caption=f"What changed for each task: {focus} on the test window, 95 % intervals",
         headers=tuple(Cell(text) for text in headers),
         rows=tuple(rows),
-        num_text=2,
     )
 
 
@@ -176,11 +179,11 @@ def _change_row(
 ) -> Row:
     metric = headline_metric(output, inputs.ranking)
     unit = f.metric_unit(metric, output.kind)
+    named = f.metric_label(metric) + (f" ({unit})" if unit else "")
     measured = inputs.metric(focus, output.name, metric)
     compared = ((inputs.report_data or {}).get("comparisons") or {}).get(focus) or {}
     cells = [
-        Cell(output.name),
-        Cell(f.metric_label(metric) + (f" ({unit})" if unit else ""), f.metric_direction(metric)),
+        Cell(output.name, f"{named}, {f.metric_direction(metric)}"),
         Cell(f.number(measured.get("value")), f.bounds(measured)),
         _since_previous(inputs, focus, output, metric, measured),
     ]
@@ -191,14 +194,16 @@ def _change_row(
         difference = ((compared.get(reference) or {}).get(output.name) or {}).get(metric) or {}
         cells.append(difference_cell(metric, difference))
     if has_oracle:
-        best = ((inputs.summary.get("oracle") or {}).get(output.name) or {}).get(metric)
-        value = measured.get("value")
-        known = best is not None and value is not None
-        cells.append(
-            Cell(f.signed(value - best), f"oracle {f.number(best)}") if known else Cell(f.ABSENT)
-        )
+        cells.append(_oracle_cell(inputs, output, metric, measured.get("value")))
     cells.append(_gates_cell(inputs, focus, output))
     return Row(tuple(cells))
+
+
+def _oracle_cell(inputs: ReportInputs, output: Output, metric: str, value: float | None) -> Cell:
+    best = ((inputs.summary.get("oracle") or {}).get(output.name) or {}).get(metric)
+    if best is None or value is None:
+        return Cell(f.ABSENT, "", "muted")
+    return Cell(f.signed(value - best), f"oracle {f.number(best)}")
 
 
 def difference_cell(metric: str, difference: Mapping[str, Any]) -> Cell:
@@ -219,7 +224,12 @@ def _since_previous(
             return Cell(f.signed(row.value), "same test rows", tone)
     previous = inputs.previous_summary or {}
     before = (
-        ((((previous.get("candidates") or {}).get(previous.get("champion"))) or {}).get("metrics") or {})
+        (
+            (((previous.get("candidates") or {}).get(previous.get("champion"))) or {}).get(
+                "metrics"
+            )
+            or {}
+        )
         .get(output.name, {})
         .get(metric, {})
         .get("value")
@@ -233,7 +243,9 @@ def _since_previous(
         or measured.get("low") is None
         or measured["low"] <= before <= measured["high"]
     )
-    detail = f"was {f.number(before)}" + (", within the interval" if overlap else ", other rows")
+    detail = f"was {f.number(before)}" + (
+        ", within the interval" if overlap else ", outside the interval"
+    )
     return Cell(f.signed(change), detail, "muted")
 
 
@@ -252,7 +264,7 @@ def _note(inputs: ReportInputs, focus: str | None) -> str:
         return f"No candidate was measured: {inputs.why_absent()}."
     parts = []
     if focus != inputs.champion:
-        parts.append(f"No champion; {focus} missed the fewest gates and is shown.")
+        parts.append(f"No champion; {focus} came closest to passing and is shown.")
     if inputs.previous_summary is None:
         parts.append("No earlier window has a pushed model to compare with.")
     else:

@@ -45,8 +45,12 @@ def inline_svg(chart: Mapping[str, Any], title: str, description: str) -> Markup
         title: What the chart shows, read out in its place.
         description: Its main figures or how to read it.
     """
-    drawn = ElementTree.fromstring(vl_convert.vegalite_to_svg(json.dumps(chart), vl_version=_VERSION))
-    prefix = "c" + hashlib.sha256(f"{title}\0{ElementTree.tostring(drawn)!r}".encode()).hexdigest()[:10]
+    drawn = ElementTree.fromstring(
+        vl_convert.vegalite_to_svg(json.dumps(chart), vl_version=_VERSION)
+    )
+    prefix = (
+        "c" + hashlib.sha256(f"{title}\0{ElementTree.tostring(drawn)!r}".encode()).hexdigest()[:10]
+    )
     _clean(drawn, prefix)
     drawn.set("role", "img")
     drawn.set("aria-labelledby", f"{prefix}-title {prefix}-desc")

@@ -29,9 +29,7 @@ class Architecture(tf.keras.layers.Layer, ABC):
 
     config_class: ClassVar[type[Strict]]
 
-    def __init__(
-        self, config: Any, tasks: Sequence[str], seed: int = 0, **kwargs: Any
-    ) -> None:
+    def __init__(self, config: Any, tasks: Sequence[str], seed: int = 0, **kwargs: Any) -> None:
         """Keeps the settings; variables are made on the first call."""
         super().__init__(**kwargs)
         self.config: Any = config
@@ -75,7 +73,8 @@ class Architecture(tf.keras.layers.Layer, ABC):
 
     def get_config(self) -> dict[str, Any]:
         """Returns constructor arguments as JSON values."""
-        return super().get_config() | {
+        config: dict[str, Any] = super().get_config()
+        return config | {
             "config": self.config.model_dump(mode="json"),
             "tasks": list(self.tasks),
             "seed": self.seed,

@@ -22,6 +22,7 @@ class BatchedDense(tf.keras.layers.Layer):
         units: Output width of each member.
         activation: Activation, or None for a linear layer.
         seed: Seed of initialisation.
+        labels: What the variables' names call the members; their own names if None.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class BatchedDense(tf.keras.layers.Layer):
         units: int,
         activation: str | None = "relu",
         seed: int = 0,
+        labels: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Keeps the settings."""
@@ -38,22 +40,23 @@ class BatchedDense(tf.keras.layers.Layer):
         self.units = units
         self.activation = tf.keras.activations.get(activation)
         self.seed = seed
+        self._labels = self.members if labels is None else tuple(labels)
         self._kernels: dict[str, tf.Variable] = {}
         self._biases: dict[str, tf.Variable] = {}
 
     def build(self, input_shape: Any) -> None:
         """Makes a kernel and a bias for every member."""
         width = int(input_shape[-1])
-        for member in self.members:
+        for member, label in zip(self.members, self._labels, strict=True):
             self._kernels[member] = self.add_weight(
-                name=f"{member}/kernel",
+                name=f"{label}/kernel",
                 shape=(width, self.units),
                 initializer=tf.keras.initializers.GlorotUniform(
                     seed=derived_seed(self.seed, member)
                 ),
             )
             self._biases[member] = self.add_weight(
-                name=f"{member}/bias", shape=(self.units,), initializer="zeros"
+                name=f"{label}/bias", shape=(self.units,), initializer="zeros"
             )
         super().build(input_shape)
 

@@ -38,11 +38,11 @@ class Stitch(tf.keras.layers.Layer):
         """Makes a row of alphas for every task."""
         num_tasks = len(self.tasks)
         units = int(input_shape[-1]) if self.per_unit else 1
-        for i, task in enumerate(self.tasks):
+        for i, (task, label) in enumerate(zip(self.tasks, _labels(self.tasks), strict=True)):
             row = np.full((num_tasks, units), (1 - self.own_share) / max(num_tasks - 1, 1))
             row[i] = self.own_share if num_tasks > 1 else 1.0
             self._alphas[task] = self.add_weight(
-                name=f"{task}/alpha",
+                name=f"{label}/alpha",
                 shape=(num_tasks, units),
                 initializer=tf.keras.initializers.Constant(row),
             )
@@ -75,6 +75,11 @@ class Stitch(tf.keras.layers.Layer):
         ]
 
 
+def _labels(tasks: Sequence[str]) -> list[str]:
+    """Names of the networks inside variable names."""
+    return [f"network_{i}" for i in range(len(tasks))]
+
+
 @final
 class CrossStitchArchitecture(Architecture):
     """One network per task; after each layer a learnt stitch mixes the tasks' activations.
@@ -84,8 +89,10 @@ class CrossStitchArchitecture(Architecture):
     one by one first, so alphas learn at the same rate as the weights; `unit` stitches stand for
     the paper's per-channel ones.
 
-    A served task reads every task's layers, auxiliary ones included: an export keeps these
-    layers, and drops the auxiliary tasks' last stitch and head.
+    A served task reads the layers of every network, those of auxiliary tasks included: an export
+    keeps these layers, which are part of the served tasks, and drops the auxiliary tasks' last
+    stitch and head. So the variables of network i, in order of task names, are called
+    ``network_i``: a task's name in an export always means a head, a gate or a tower of its own.
 
     Args:
         config: Layer widths, kind of stitch, initial own share and dropout.
@@ -106,6 +113,7 @@ class CrossStitchArchitecture(Architecture):
                 self.tasks,
                 config.hidden_units[i],
                 seed=derived_seed(seed, "layer", i),
+                labels=_labels(self.tasks),
                 name=f"layer_{i}",
             )
             for i in indices
@@ -142,11 +150,8 @@ class CrossStitchArchitecture(Architecture):
 
     def task_variables(self, task: str) -> list[tf.Variable]:
         """Returns the variables of the task's network and the alphas that mix for it."""
-        return [
-            variable
-            for layer in (*self.layers, *self.stitches)
-            for variable in layer.variables_of(task)
-        ]
+        weights = [v for layer in self.layers for v in layer.variables_of(task)]
+        return weights + [v for stitch in self.stitches for v in stitch.variables_of(task)]
 
     def insights(self, batches: Callable[[], Iterable[Features]]) -> dict[str, Any]:
         """Reads the stitches.

@@ -30,6 +30,4 @@ def build_architecture(config: ArchitectureConfig, tasks: Sequence[str], seed: i
         tasks: Names of the tasks.
         seed: Seed of initialisation and dropout.
     """
-    return ARCHITECTURES[config.architecture](
-        config, tasks, seed=seed, name=config.architecture
-    )
+    return ARCHITECTURES[config.architecture](config, tasks, seed=seed, name=config.architecture)

@@ -27,7 +27,9 @@ class SingleTaskArchitecture(Architecture):
 
     config_class = SingleTask
 
-    def __init__(self, config: SingleTask, tasks: Sequence[str], seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, config: SingleTask, tasks: Sequence[str], seed: int = 0, **kwargs: Any
+    ) -> None:
         """Makes the layers."""
         super().__init__(config, tasks, seed, **kwargs)
         self.towers = Towers(

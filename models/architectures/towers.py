@@ -35,9 +35,7 @@ class Towers(tf.keras.layers.Layer):
         self.members = tuple(members)
         self.units = tuple(units)
         self.layers = [
-            BatchedDense(
-                members, width, seed=derived_seed(seed, "layer", i), name=f"layer_{i}"
-            )
+            BatchedDense(members, width, seed=derived_seed(seed, "layer", i), name=f"layer_{i}")
             for i, width in enumerate(self.units)
         ]
         self.dropouts = [

@@ -73,7 +73,7 @@ class Loss(ABC):
 
     @abstractmethod
     def prediction(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Maps head outputs [batch, units] to natural units [batch]: probability, seconds, count."""
+        """Maps head outputs [batch, units] to natural units [batch], e.g. seconds."""
 
     @abstractmethod
     def initial_bias(self, labels: Numbers, weights: Numbers) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -233,6 +234,8 @@ def serve(options: ServerOptions) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, request_stop)
     server = EmbeddedServer(options)
+    # Freeing a version collects garbage: it need not walk through all that was imported.
+    gc.freeze()
     server.start()
     stop_requested.wait()
     server.stop()

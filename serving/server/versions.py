@@ -29,7 +29,7 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """VersionState of one version.
+    """State of one version.
 
     Attributes:
         version: The version.

@@ -208,7 +208,7 @@ def write_examples(rows: Impressions, ranking: RankingSpec, folder: Path, *, see
         target = folder / f"Split-{split}"
         target.mkdir(parents=True)
         encoder = example_coder.RecordBatchToExamplesEncoder()
-        records = encoder.encode(_example_batch(rows, ranking, kept))
+        records = encoder.encode(example_batch(rows, ranking, kept))
         options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
         for shard in range(2):
             path = str(target / f"data-{shard:05d}-of-00002.gz")
@@ -218,7 +218,9 @@ def write_examples(rows: Impressions, ranking: RankingSpec, folder: Path, *, see
     return str(folder)
 
 
-def _example_batch(rows: Impressions, ranking: RankingSpec, kept: Array) -> pa.RecordBatch:
+def example_batch(rows: Impressions, ranking: RankingSpec, kept: Array) -> pa.RecordBatch:
+    """Returns rows as the list columns that examples decode to."""
+
     def lists(values: Any, kind: Any) -> pa.Array:
         array = pa.array(values, kind)
         missing = np.isnan(values) if kind == pa.float32() else np.zeros(len(array), bool)

@@ -83,9 +83,7 @@ def make_run(folder: Path, *, num_rows: int = 20_000, min_auc: float = 0.6, seed
     ranking = ranking_spec(min_auc=min_auc)
     rows = impressions(num_rows, seed=seed)
     files = write_predictions(rows, ranking, NOISE, folder)
-    tables = {
-        n: pq.read_table(p).filter(pc.field("split") == "test") for n, p in files.items()
-    }
+    tables = {n: pq.read_table(p).filter(pc.field("split") == "test") for n, p in files.items()}
     summary = _summary(rows, ranking, tables)
     verdicts = [
         Verdict("data", True, (), {"drift": {}}),
@@ -123,12 +121,16 @@ def refused_before_training() -> ReportInputs:
             "pipeline": "feed",
             "state": "refused",
             "error": None,
-            "rows": {"impressions": {"read": 100, "used": 90, "duplicates": 0, "dead": {"late": 9}}},
+            "rows": {
+                "impressions": {"read": 100, "used": 90, "duplicates": 0, "dead": {"late": 9}}
+            },
             "components": [{"name": "DataGate", "state": "COMPLETE", "seconds": 2.0}],
             "candidates": {},
         },
         ranking=ranking_spec(),
-        verdicts=[Verdict("data", False, ("clicks: 31 % of the rows are dead, at most 5 % may be",))],
+        verdicts=[
+            Verdict("data", False, ("clicks: 31 % of the rows are dead, at most 5 % may be",))
+        ],
     )
 
 
@@ -190,7 +192,9 @@ def _summary(rows: Impressions, ranking: RankingSpec, tables: dict[str, Any]) ->
         gates = _gates(metrics, ranking)
         slices = {}
         for device in sorted(set(table["device"].to_pylist())):
-            slices[f"device:{device}"] = _metrics(table.filter(pc.field("device") == device), ranking)
+            slices[f"device:{device}"] = _metrics(
+                table.filter(pc.field("device") == device), ranking
+            )
         measured[name] = {
             "blessed": all(row["passed"] for row in gates),
             "parameters": 120_000 + 9_000 * number,
@@ -258,7 +262,8 @@ def _summary(rows: Impressions, ranking: RankingSpec, tables: dict[str, Any]) ->
 def _champion_verdict(summary: dict[str, Any]) -> Verdict:
     objective = {n: 2.1 - 0.1 * noise for n, noise in NOISE.items()}
     refusals = {
-        n: [] if c["blessed"] else ["a metric gate failed"] for n, c in summary["candidates"].items()
+        n: [] if c["blessed"] else ["a metric gate failed"]
+        for n, c in summary["candidates"].items()
     }
     reasons = tuple(f"{n}: {'; '.join(r)}" for n, r in refusals.items() if r)
     details = {"champion": summary["champion"], "objective": objective, "refusals": refusals}

@@ -138,7 +138,9 @@ def synthetic_rows(ranking: RankingSpec, num_rows: int = 1200, seed: int = 0) ->
             None if m else [float(i) / 10, float("nan") if i % 3 else 1.0]
             for i, m in zip(item, missing[:, 3], strict=True)
         ],
-        "history": [[b"i%d" % ((u + k) % 30) if k < u % 5 else b"" for k in range(4)] for u in user],
+        "history": [
+            [b"i%d" % ((u + k) % 30) if k < u % 5 else b"" for k in range(4)] for u in user
+        ],
         "position": (1.0 + np.arange(num_rows) % 6).tolist(),
         "popularity_rank": rng.random(num_rows).tolist(),
         "price_share": rng.random(num_rows).tolist(),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
+import pytest
 
 from serving.api import messages, services
 from serving.api.tensors import decode, encode
@@ -15,7 +16,7 @@ from serving.client import RankingClient
 from serving.contract import VersionState
 from serving.server.server import EmbeddedServer
 
-NUM_SWAPS = 12
+NUM_SWAPS = 10
 NUM_THREADS = 4
 
 
@@ -62,6 +63,7 @@ class Load:
                         self.mixed.append(f"version {version} answered {generations}")
 
 
+@pytest.mark.slow
 def test_swaps_under_load_drop_nothing(tmp_path, export, server_options) -> None:
     export(tmp_path, 1)
     load = Load()

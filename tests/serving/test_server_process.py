@@ -14,6 +14,7 @@ import pytest
 
 from serving import errors
 from serving.client import RankingClient
+from serving.server.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,13 +99,18 @@ def test_sigterm_drains_and_exits_0(tmp_path, export) -> None:
     assert set(imported.split()[1:]) == {"models", "models.spec", "models.spec.errors"}
 
 
-@pytest.mark.slow
-def test_a_fault_is_one_line_and_an_exit_code(tmp_path, server) -> None:
-    process = start(tmp_path, "--base-path", str(tmp_path), "--port", str(server.port))
-    assert process.wait(120) == 1
-    last = (tmp_path / "stderr").read_text().strip().splitlines()[-1]
-    assert last.startswith("error: cannot listen on 127.0.0.1:")
-    assert "remedy" in last
+def test_a_fault_is_one_line_and_an_exit_code(tmp_path, server, capsys) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        code = main(["--model-name", "m", "--base-path", str(tmp_path), "--port", str(server.port)])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert code == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: cannot listen on 127.0.0.1:")
+    assert "remedy" in line
+    assert main(["--model-name", "m", "--base-path", str(tmp_path), "--port", "99999"]) == 2
 
 
 def test_help_is_quick_and_complete() -> None:

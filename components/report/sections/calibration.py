@@ -115,8 +115,9 @@ def _curves(inputs: ReportInputs) -> dict[str, dict[str, list[Bin]]]:
 
 
 def _outcome(column: Any, suffix: str, output: Output) -> FloatArray:
-    values = np.nan_to_num(column.to_numpy().astype(np.float64))
-    return (values > 0).astype(np.float64) if suffix == "label" and output.kind == "binary" else values
+    values: FloatArray = np.nan_to_num(column.to_numpy().astype(np.float64))
+    is_class = suffix == "label" and output.kind == "binary"
+    return (values > 0).astype(np.float64) if is_class else values
 
 
 def _figure(
@@ -136,7 +137,7 @@ def _figure(
         for b in found
     ]
     unit = {"binary": "rate", "duration": "mean, s"}.get(output.kind, "mean")
-    extent = [v for row in rows for v in (row["predicted"], row["observed"])]
+    extent = [v for found in bins.values() for b in found for v in (b.predicted, b.observed)]
     low, high = min(extent), max(extent)
     is_log = low > 0 and high / low > _LOG_RANGE
     domain = [low / 1.2, high * 1.2] if is_log else [min(low, 0.0), high * 1.05 or 1.0]

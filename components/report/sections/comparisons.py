@@ -83,8 +83,16 @@ def _against(
             f"{n} {f.signed(d.get('value'))} {f.signed_bounds(d)}" for n, d in differences.items()
         )
         chart = interval_chart(differences, (), None, colors, zero_line=True)
-        figures.append(Figure(title, inline_svg(chart, f"{title} against {called}", told), f.metric_direction(metric)))
-    tables = tuple(_table(inputs, output.name, by_candidate, called) for output in inputs.ranking.outputs)
+        figures.append(
+            Figure(
+                title,
+                inline_svg(chart, f"{title} against {called}", told),
+                f.metric_direction(metric),
+            )
+        )
+    tables = tuple(
+        _table(inputs, output.name, by_candidate, called) for output in inputs.ranking.outputs
+    )
     return [
         Heading(f"Against {called}"),
         Figures(tuple(figures)),
@@ -92,9 +100,7 @@ def _against(
     ]
 
 
-def _table(
-    inputs: ReportInputs, output: str, by_row: Mapping[str, Json], reference: str
-) -> Table:
+def _table(inputs: ReportInputs, output: str, by_row: Mapping[str, Json], reference: str) -> Table:
     metrics = next(o.metrics for o in inputs.ranking.outputs if o.name == output)
     rows = []
     for name, compared in by_row.items():

@@ -49,7 +49,7 @@ def _outcome(component: Json) -> str:
 
 
 def _figure(components: list[Json]) -> Figure:
-    rows = [
+    rows: list[style.Spec] = [
         {
             "component": str(c.get("name")),
             "seconds": float(c.get("seconds") or 0.0),
@@ -83,7 +83,7 @@ def _figure(components: list[Json]) -> Figure:
     ]
     title = "Seconds per component"
     told = "; ".join(f"{row['component']} {row['text']}" for row in rows)
-    svg = inline_svg(style.chart(rows, layers, width=560, height=18 * len(rows)), title, told)
+    svg = inline_svg(style.chart(rows, layers, width=400, height=18 * len(rows)), title, told)
     return Figure(title, svg)
 
 

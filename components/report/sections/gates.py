@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from components.report.blocks import Block, Cell, Notice, Row, Section, Table
-from components.report.formatting import ABSENT, metric_label, number
+from components.report.formatting import ABSENT, clipped, metric_label, number
 from components.report.gates import GateRow, gate_rows
 from components.report.inputs import ReportInputs
+
+
+_MAX_REASONS = 2_000
 
 
 def section(inputs: ReportInputs) -> Section:
@@ -15,7 +18,9 @@ def section(inputs: ReportInputs) -> Section:
     if inputs.verdicts:
         blocks.append(_verdicts(inputs))
     else:
-        blocks.append(Notice(f"No verdicts of data, leakage or serving gates: {inputs.why_absent()}."))
+        blocks.append(
+            Notice(f"No verdicts of data, leakage or serving gates: {inputs.why_absent()}.")
+        )
     if rows:
         blocks.append(_metric_gates(inputs, rows))
     else:
@@ -33,7 +38,7 @@ def _verdicts(inputs: ReportInputs) -> Table:
     rows = []
     for verdict in sorted(inputs.verdicts, key=lambda v: v.passed):
         decided = Cell("passed", "", "good") if verdict.passed else Cell("refused", "", "bad")
-        reasons = "; ".join(verdict.reasons) or ABSENT
+        reasons = clipped("; ".join(verdict.reasons), _MAX_REASONS) or ABSENT
         rows.append(Row((Cell(verdict.gate), Cell(reasons), decided)))
     headers = (Cell("Gate"), Cell("Reasons"), Cell("Verdict"))
     return Table("Verdicts", headers, tuple(rows), num_text=2)

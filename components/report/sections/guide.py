@@ -12,8 +12,8 @@ _MEANINGS = {
     "have both classes.",
     "pr_auc": "Area under precision over recall; compare with the positive rate, not with .5.",
     "log_loss": "Mean negative log of the probability given to what happened.",
-    "normalized_entropy": "Log loss over that of always predicting the mean rate; below 1 the model "
-    "knows more than the mean.",
+    "normalized_entropy": "Log loss over that of always predicting the mean rate; below 1 the "
+    "model knows more than the mean.",
     "calibration": "Sum of predictions over sum of outcomes; above 1 the model predicts too much.",
     "ece": "Mean gap between predicted and observed rates over bins of equal weight.",
     "mae": "Mean absolute error.",

@@ -7,7 +7,17 @@ from typing import Any
 
 from components.report import chart_style as style
 from components.report import formatting as f
-from components.report.blocks import Block, Cell, Figure, Figures, Heading, Notice, Row, Section, Table
+from components.report.blocks import (
+    Block,
+    Cell,
+    Figure,
+    Figures,
+    Heading,
+    Notice,
+    Row,
+    Section,
+    Table,
+)
 from components.report.headline import headline_metric
 from components.report.inputs import Json, ReportInputs
 from components.report.svg import inline_svg
@@ -51,8 +61,8 @@ def section(inputs: ReportInputs) -> Section:
 
 
 def _table(inputs: ReportInputs) -> Table:
-    headers = ("Model", "Architecture", "Auxiliary tasks", "Parameters", "Epochs", "Best epoch")
-    headers += ("Training time", "Examples per second")
+    headers = ["Model", "Architecture", "Auxiliary tasks", "Parameters", "Epochs", "Best epoch"]
+    headers += ["Training time", "Examples per second"]
     rows = []
     for name, training in inputs.training.items():
         auxiliary = training.get("auxiliary")
@@ -137,10 +147,12 @@ def _chart(curves: Curves, best: Mapping[str, Any], colors: style.CandidateColor
         for name, points in curves.items()
         for epoch, value in points
     ]
-    epochs = sorted({row["epoch"] for row in rows})
+    epochs = sorted({epoch for points in curves.values() for epoch, _ in points})
     ticks = epochs[:: max(1, -(-len(epochs) // 10))]
     curve = {
-        "x": style.number_channel("epoch", "epoch", values=ticks, tickCount=len(ticks), grid=False, format="d"),
+        "x": style.number_channel(
+            "epoch", "epoch", values=ticks, tickCount=len(ticks), grid=False, format="d"
+        ),
         "y": style.number_channel("value", scale={"zero": False}),
         "color": colors.channel(),
     }

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 from components.report import chart_style as style
 from components.report import formatting as f
-from components.report.blocks import Block, Cell, Figure, Figures, Heading, Notice, Row, Section, Table
+from components.report.blocks import (
+    Block,
+    Cell,
+    Figure,
+    Figures,
+    Heading,
+    Notice,
+    Row,
+    Section,
+    Table,
+    Tone,
+)
 from components.report.gates import GateRow, gate_rows, value_bounds
 from components.report.headline import space_of
 from components.report.inputs import Json, ReportInputs
@@ -64,7 +75,7 @@ def _table(inputs: ReportInputs, output: Output, bounds: dict[str, list[GateRow]
         cells = [Cell(name)]
         for metric in output.metrics:
             measured = inputs.metric(name, output.name, metric)
-            tone = "bad" if metric in failed else ""
+            tone: Tone = "bad" if metric in failed else ""
             cells.append(Cell(f.number(measured.get("value")), f.bounds(measured), tone))
         rows.append(Row(tuple(cells), mark="champion" if name == inputs.champion else ""))
     floors = (inputs.report_data or {}).get("floors") or {}
@@ -76,9 +87,7 @@ def _table(inputs: ReportInputs, output: Output, bounds: dict[str, list[GateRow]
     if oracle:
         rows.append(_reference_row("oracle", output, {m: {"value": v} for m, v in oracle.items()}))
     if any(bounds.values()):
-        gates = [
-            Cell(*([row.bound for row in bounds[m]][:2] or [f.ABSENT])) for m in output.metrics
-        ]
+        gates = [_gate_cell(bounds[metric]) for metric in output.metrics]
         rows.append(Row((Cell("gate"), *gates), tone="muted"))
     headers = [Cell("Model")]
     for metric in output.metrics:
@@ -86,6 +95,12 @@ def _table(inputs: ReportInputs, output: Output, bounds: dict[str, list[GateRow]
         direction = f.metric_direction(metric)
         headers.append(Cell(f.metric_label(metric) + (f" ({unit})" if unit else ""), direction))
     return Table(f"{output.name}: metrics on the test window", tuple(headers), tuple(rows))
+
+
+def _gate_cell(bounds: Sequence[GateRow]) -> Cell:
+    if not bounds:
+        return Cell(f.ABSENT)
+    return Cell(bounds[0].bound, ", ".join(row.bound for row in bounds[1:]))
 
 
 def _reference_row(text: str, output: Output, metrics: Json) -> Row:

@@ -32,8 +32,8 @@ def section(inputs: ReportInputs) -> Section:
     return Section(
         anchor="rows",
         title="Row accounts",
-        lead="Read = used + duplicates + dead, per stream; impressions = duplicates + dead + outside "
-        "the window + the three splits.",
+        lead="Read = used + duplicates + dead, per stream; impressions = duplicates + dead + "
+        "outside the window + the three splits.",
         blocks=tuple(blocks),
     )
 
@@ -67,7 +67,9 @@ def _stream_table(streams: Json) -> Table:
         ]
         rows.append(Row(tuple(cells)))
     headers = ("Stream", "Dead, by reason", "Read", "Used", "Duplicates", "Dead", "Sum")
-    return Table("Rows read from the logs", tuple(Cell(h) for h in headers), tuple(rows), num_text=2)
+    return Table(
+        "Rows read from the logs", tuple(Cell(h) for h in headers), tuple(rows), num_text=2
+    )
 
 
 def _example_table(examples: Json) -> Table:
@@ -81,8 +83,8 @@ def _example_table(examples: Json) -> Table:
         *(Cell(count(examples.get(key) or 0)) for key in named[2:]),
         _check(examples_add_up(examples)),
     ]
-    headers = ("", "Dead, by reason", "After exploding", "Duplicates", "Dead", "Outside")
-    headers += ("Train", "Validation", "Test", "Sum")
+    headers = ["", "Dead, by reason", "After exploding", "Duplicates", "Dead", "Outside"]
+    headers += ["Train", "Validation", "Test", "Sum"]
     return Table(
         "What became of the impressions",
         tuple(Cell(h) for h in headers),

@@ -25,6 +25,7 @@ from models.spec.task import Output
 
 MAX_CHARTED = 30
 MAX_TABLED = 200
+_MAX_NAME = 60
 
 # Slice names take more room than candidate names.
 _WIDTH = 165
@@ -44,13 +45,13 @@ def section(inputs: ReportInputs) -> Section:
         blocks.append(colors.legend())
         if len(names) > MAX_CHARTED:
             blocks.append(
-                Notice(f"The first {MAX_CHARTED} of {len(names)} slices are drawn; more are tabled.")
+                Notice(
+                    f"The first {MAX_CHARTED} of {len(names)} slices are drawn; more are tabled."
+                )
             )
         outputs = [o for o in inputs.ranking.outputs if _has_values(inputs, focus, names, o)]
         blocks.append(
-            Figures(
-                tuple(_figure(inputs, focus, o, names[:MAX_CHARTED], colors) for o in outputs)
-            )
+            Figures(tuple(_figure(inputs, focus, o, names[:MAX_CHARTED], colors) for o in outputs))
         )
         tables = [_table(inputs, focus, output, names[:MAX_TABLED]) for output in outputs]
         if len(names) > MAX_TABLED:
@@ -71,9 +72,7 @@ def _value(inputs: ReportInputs, candidate: str, name: str, output: str, metric:
     return ((slices.get(name) or {}).get(output) or {}).get(metric) or {}
 
 
-def _has_values(
-    inputs: ReportInputs, focus: str, names: Sequence[str], output: Output
-) -> bool:
+def _has_values(inputs: ReportInputs, focus: str, names: Sequence[str], output: Output) -> bool:
     metric = headline_metric(output, inputs.ranking)
     return any(
         _value(inputs, focus, n, output.name, metric).get("value") is not None for n in names
@@ -88,6 +87,7 @@ def _figure(
     colors: style.CandidateColors,
 ) -> Figure:
     metric = headline_metric(output, inputs.ranking)
+    shown = _short_names(names)
     rows = []
     for candidate in inputs.candidates:
         for name in names:
@@ -98,14 +98,14 @@ def _figure(
                 rows.append(
                     {
                         "candidate": candidate,
-                        "slice": name,
+                        "slice": shown[name],
                         "value": value,
                         "low": value if low is None or candidate != focus else low,
                         "high": value if high is None or candidate != focus else high,
                         "main": candidate == focus,
                     }
                 )
-    y = style.names_channel("slice", names)
+    y = style.names_channel("slice", list(shown.values()))
     scale = {"zero": False, "padding": 8}
     value, low = (style.number_channel(end, scale=scale) for end in ("value", "low"))
     color = colors.channel()
@@ -134,17 +134,27 @@ def _figure(
         layers.append(style.vertical_line(overall, style.QUIET))
     title = f"{output.name}: {f.metric_label(metric)} by slice"
     told = "; ".join(
-        f"{n} {f.interval(_value(inputs, focus, n, output.name, metric))}" for n in names
+        f"{shown[n]} {f.interval(_value(inputs, focus, n, output.name, metric))}" for n in names
     )
     chart = style.chart(rows, layers, width=_WIDTH, height=max(60, 20 * len(names) + 12))
     return Figure(title, inline_svg(chart, title, told), f.metric_direction(metric))
 
 
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """Cuts long names and keeps apart those that look alike afterwards."""
+    shown: dict[str, str] = {}
+    for position, name in enumerate(names):
+        text = f.clipped(name, _MAX_NAME)
+        shown[name] = f"{text} ({position + 1})" if text in shown.values() else text
+    return shown
+
+
 def _table(inputs: ReportInputs, focus: str, output: Output, names: Sequence[str]) -> Table:
     rows = []
+    shown = _short_names(names)
     for name in names:
         measured = [_value(inputs, focus, name, output.name, m) for m in output.metrics]
         cells = [Cell(f.number(m.get("value")), f.bounds(m)) for m in measured]
-        rows.append(Row((Cell(name), *cells)))
+        rows.append(Row((Cell(shown[name]), *cells)))
     headers = [Cell(f.metric_label(m), f.metric_direction(m)) for m in output.metrics]
     return Table(f"{output.name} by slice, {focus}", (Cell("Slice"), *headers), tuple(rows))

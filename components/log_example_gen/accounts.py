@@ -1,0 +1,183 @@
+"""What became of every row: counts that add up, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import polars as pl
+
+from components.log_example_gen.plan import Plan
+from components.log_example_gen.spec import Window
+from components.log_example_gen.splits import SPLIT, SPLITS
+from models.spec.errors import DataError, PolyrankError
+from models.spec.keys import TIMESTAMP
+from models.spec.ranking import IMPRESSIONS, RankingSpec
+
+Tally = dict[tuple[str, ...], float]
+"""Counts by path, e.g. ``('rows', 'clicks', 'dead', 'orphan')``."""
+
+_DAY_MS = 86_400_000
+
+
+def merged(tallies: Iterable[Tally]) -> Tally:
+    """Adds counts up."""
+    total: Tally = {}
+    for tally in tallies:
+        for path, count in tally.items():
+            total[path] = total.get(path, 0) + count
+    return total
+
+
+def dead_counts(dead: pl.DataFrame) -> Tally:
+    """Counts dead letters by stream and reason."""
+    counts = dead.group_by("stream", "reason").len()
+    return {("rows", stream, "dead", reason): n for stream, reason, n in counts.iter_rows()}
+
+
+def row_counts(stream_name: str, **counts: int) -> Tally:
+    """Counts rows of a stream: read, used, duplicates."""
+    return {("rows", stream_name, kind): count for kind, count in counts.items()}
+
+
+def label_counts(rows: pl.DataFrame, ranking: RankingSpec) -> Tally:
+    """Counts labels by day and by split.
+
+    Args:
+        rows: Examples with time, split, labels and masks.
+        ranking: Outputs.
+
+    Returns:
+        For each output and each day or split: rows; mature (rows whose label counts); sum (of
+        their labels); impossible (final labels that the task's kind does not allow).
+    """
+    if rows.is_empty():
+        return {}
+    day = pl.from_epoch(pl.col(TIMESTAMP) // _DAY_MS, time_unit="d").cast(pl.String)
+    tally: Tally = {}
+    for kind, key in (("by_day", day), ("by_split", pl.col(SPLIT))):
+        grouped = rows.group_by(key.alias("key")).agg(
+            pl.len().alias("rows"),
+            *(
+                expression
+                for output in ranking.all_outputs
+                for expression in (
+                    pl.col(output.mask_key).sum().cast(pl.Int64),
+                    pl.col(output.label_key).cast(pl.Float64).sum(),
+                    pl.col(f"{output.name}__impossible").sum(),
+                )
+            ),
+        )
+        for row in grouped.iter_rows(named=True):
+            for output in ranking.all_outputs:
+                path = ("labels", output.name, kind, row["key"])
+                tally[(*path, "rows")] = row["rows"]
+                tally[(*path, "mature")] = row[output.mask_key]
+                tally[(*path, "sum")] = row[output.label_key]
+                tally[(*path, "impossible")] = row[f"{output.name}__impossible"]
+    return tally
+
+
+def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
+    """Puts the counts into their final form and checks that they add up.
+
+    Args:
+        tally: All counts of a run.
+        plan: Streams, outputs, window.
+
+    Returns:
+        The contents of ``accounts.json``: `window`, `rows` by stream (read = used + duplicates +
+        dead), `examples` (exploded = duplicates + dead + train + validation + test + outside) and
+        `labels` by output, day and split.
+
+    Raises:
+        PolyrankError: The sums do not hold: a fault of this package.
+    """
+    rows = {}
+    for name in plan.sources:
+        read, used, duplicates = (
+            int(tally.get(("rows", name, kind), 0)) for kind in ("read", "used", "duplicates")
+        )
+        prefix = ("rows", name, "dead")
+        dead = {path[3]: int(n) for path, n in sorted(tally.items()) if path[:3] == prefix}
+        rows[name] = {"read": read, "used": used, "duplicates": duplicates, "dead": dead}
+        _check(name, read, used + duplicates + sum(dead.values()))
+    splits = {kind: int(tally.get(("examples", kind), 0)) for kind in (*SPLITS, "outside")}
+    impressions = rows[IMPRESSIONS]
+    _check("examples", impressions["used"], sum(splits.values()))
+    return {
+        "window": _window(plan.window),
+        "rows": rows,
+        "examples": {
+            "exploded": impressions["read"],
+            "duplicates": impressions["duplicates"],
+            "dead": impressions["dead"],
+            **splits,
+        },
+        "labels": {output.name: _labels(tally, output.name) for output in plan.ranking.all_outputs},
+    }
+
+
+def refuse_useless(found: dict[str, Any]) -> None:
+    """Refuses data that leave nothing to train on or to measure.
+
+    Args:
+        found: What `accounts` returned.
+
+    Raises:
+        DataError: A split is empty, or no row of a task holds a possible label.
+    """
+    examples = found["examples"]
+    for split in SPLITS:
+        if examples[split] == 0:
+            raise DataError(
+                f"the {split} split has no example",
+                constraint="at least one usable impression in each of train, validation and test",
+                received=", ".join(
+                    f"{key} {value}"
+                    for key, value in [*examples.items(), *examples["dead"].items()]
+                    if isinstance(value, int)
+                ),
+                remedy="look at the dead letters' reasons, and at splits in the configuration",
+            )
+    for output, counts in found["labels"].items():
+        totals = [
+            sum(split[kind] for split in counts["by_split"].values())
+            for kind in ("mature", "impossible")
+        ]
+        if totals[0] == 0 and totals[1] > 0:
+            raise DataError(
+                f"no label of {output!r} is possible",
+                constraint="0 or 1 for a binary task, 0 or more for a duration or count",
+                received=f"{totals[1]} other values",
+                remedy="change the task's kind, or compute its target with an expression",
+            )
+
+
+def _check(what: str, left: int, right: int) -> None:
+    if left != right:
+        raise PolyrankError(
+            f"the accounts of {what!r} do not add up",
+            constraint="read = used + duplicates + dead",
+            received=f"{left} and {right}",
+            remedy="report this: no row may be lost",
+        )
+
+
+def _window(window: Window) -> dict[str, Any]:
+    return {
+        "train": [window.train_start, window.validation_start],
+        "validation": [window.validation_start, window.test_start],
+        "test": [window.test_start, window.test_end],
+        "train_cutoff": window.train_cutoff,
+        "cutoff": window.cutoff,
+    }
+
+
+def _labels(tally: Tally, output: str) -> dict[str, dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, dict[str, float]]] = {"by_day": {}, "by_split": {}}
+    for path, count in sorted(tally.items()):
+        if path[:2] == ("labels", output):
+            value = count if path[4] == "sum" else int(count)
+            found[path[2]].setdefault(path[3], {})[path[4]] = value
+    return found

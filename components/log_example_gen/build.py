@@ -1,0 +1,120 @@
+"""Builds examples in memory: the whole of the component without Beam and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from components.log_example_gen import stages
+from components.log_example_gen.accounts import Tally, accounts, merged, row_counts
+from components.log_example_gen.plan import EventSet, Plan
+from components.log_example_gen.reader import ReadResult, read_source, with_file_names
+from components.log_example_gen.spec import DatasetSpec
+from components.log_example_gen.splits import SPLITS
+from models.spec.ranking import IMPRESSIONS
+
+
+@dataclass(frozen=True)
+class BuiltExamples:
+    """What `LogExampleGen` writes, in memory.
+
+    Attributes:
+        examples: Example columns by split, sorted by time and key.
+        accounts: Contents of ``accounts.json``.
+        dead: Dead letters: stream, file, row, reason, raw.
+        snapshots: As-of features at the cut-off, by entity columns.
+    """
+
+    examples: dict[str, pl.DataFrame]
+    accounts: dict[str, Any]
+    dead: pa.Table
+    snapshots: dict[tuple[str, ...], pl.DataFrame]
+
+
+def read_logs(spec: DatasetSpec) -> dict[str, ReadResult]:
+    """Reads every log that a dataset needs, by stream name.
+
+    Raises:
+        DataError: As `read_source`.
+    """
+    return {
+        name: read_source(
+            spec.root,
+            wanted.source,
+            wanted.columns,
+            stream_name=name,
+            required=wanted.required,
+            limits=wanted.limits,
+        )
+        for name, wanted in Plan(spec).sources.items()
+    }
+
+
+def build_examples(spec: DatasetSpec, logs: Mapping[str, ReadResult]) -> BuiltExamples:
+    """Builds the examples of a dataset from logs in memory.
+
+    Args:
+        spec: The dataset; `num_shards` does not matter.
+        logs: Every log, as `read_logs` returns them.
+
+    Raises:
+        ConfigError: An expression fails.
+        PolyrankError: The accounts do not add up.
+    """
+    plan = Plan(spec.model_copy(update={"num_shards": 1}))
+    tallies: list[Tally] = []
+    dead: list[pa.Table] = []
+    for name, log in logs.items():
+        letters = pl.DataFrame(log.dead)
+        tallies.append(row_counts(name, read=log.num_read))
+        tallies.append(
+            {("rows", name, "dead", r): n for r, n in letters["reason"].value_counts().iter_rows()}
+        )
+        dead.append(log.dead)
+
+    def account(step: stages.Step, stream_name: str) -> None:
+        tallies.append(step.tally)
+        if stream_name and len(step.dead):
+            for (name,), part in step.dead.group_by("stream"):
+                dead.append(with_file_names(part, logs[str(name)].files).to_arrow())
+
+    rows, step = stages.prepared(pl.DataFrame(logs[IMPRESSIONS].table), plan)
+    account(step, IMPRESSIONS)
+    rows, step = stages.distinct(rows, 0, plan)
+    account(step, IMPRESSIONS)
+    events: dict[EventSet, pl.DataFrame] = {}
+    columns = []
+    for group in plan.join_groups:
+        slim = stages.joinable(rows, group, plan)
+        streams = {name: pl.DataFrame(logs[name].table) for name in group.streams}
+        result, step = stages.joined(group, slim, streams, plan)
+        account(step, "streams")
+        columns.append(result.columns)
+        events |= result.events
+    for name, stream in spec.logs.streams.items():
+        if not stream.on:
+            found, step = stages.unjoined(name, pl.DataFrame(logs[name].table), plan)
+            account(step, name)
+            events |= found
+    rows, found = stages.completed(rows, columns, plan)
+    events |= found
+    answers, snapshots = [], {}
+    for entity in plan.entity_sets:
+        answer, snapshots[entity] = stages.looked_up(
+            entity, stages.queries(rows, entity), events, plan
+        )
+        assert answer is not None
+        answers.append(answer)
+    examples, step = stages.finished(rows, answers, plan)
+    account(step, "")
+    nothing = next(iter(examples.values())).clear() if examples else pl.DataFrame()
+    return BuiltExamples(
+        examples={split: examples.get(split, nothing) for split in SPLITS},
+        accounts=accounts(merged(tallies), plan),
+        dead=pa.concat_tables([t.cast(dead[0].schema) for t in dead]),
+        snapshots=snapshots,
+    )

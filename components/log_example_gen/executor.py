@@ -1,0 +1,81 @@
+"""Runs the Beam graph and describes what it wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base import base_beam_executor
+from tfx.proto import example_gen_pb2
+from tfx.types import artifact, artifact_utils
+
+from components.log_example_gen.accounts import refuse_useless
+from components.log_example_gen.beam_graph import ACCOUNTS_FILE, add_example_graph
+from components.log_example_gen.example_files import FILE_FORMAT
+from components.log_example_gen.faults import find_fault
+from components.log_example_gen.spec import DatasetSpec
+from components.log_example_gen.splits import SPLITS
+
+Artifacts = dict[str, list[artifact.Artifact]]
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
+    """Reads raw logs, joins them in time and writes training examples and their accounts."""
+
+    def Do(  # noqa: N802
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
+    ) -> None:
+        """Writes `Split-train`, `Split-validation`, `Split-test`, accounts and snapshots.
+
+        Args:
+            input_dict: Empty.
+            output_dict: `examples`, `accounts`.
+            exec_properties: `spec_json`, a `DatasetSpec`.
+
+        Raises:
+            DataError: The logs cannot be used.
+            ConfigError: An expression fails.
+        """
+        spec = DatasetSpec.model_validate_json(exec_properties["spec_json"])
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        accounts = artifact_utils.get_single_instance(output_dict["accounts"])
+        generate_examples(spec, examples.uri, accounts.uri, self._make_beam_pipeline())
+        examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        examples_utils.set_payload_format(
+            examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE
+        )
+        examples_utils.set_file_format(examples, FILE_FORMAT)
+
+
+def generate_examples(
+    spec: DatasetSpec, examples_uri: str, accounts_uri: str, pipeline: beam.Pipeline
+) -> dict[str, Any]:
+    """Runs the graph of a dataset.
+
+    Args:
+        spec: The dataset.
+        examples_uri: Folder for `Split-*`.
+        accounts_uri: Folder for accounts, dead letters and snapshots.
+        pipeline: A new pipeline.
+
+    Returns:
+        The contents of ``accounts.json``.
+
+    Raises:
+        DataError: The logs cannot be used, or leave a split empty.
+        ConfigError: An expression fails.
+    """
+    add_example_graph(pipeline, spec, examples_uri, accounts_uri)
+    try:
+        pipeline.run().wait_until_finish()
+    except Exception as error:
+        fault = find_fault(error)
+        if fault is None:
+            raise
+        raise fault from error
+    found: dict[str, Any] = json.loads(Path(accounts_uri, ACCOUNTS_FILE).read_text())
+    refuse_useless(found)
+    return found

@@ -1,0 +1,141 @@
+"""`polyrank validate`: the logs a configuration names, checked without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from components.log_example_gen.build import BuiltExamples, build_examples, read_logs
+from components.log_example_gen.reader import ReadResult, scan_times
+from components.log_example_gen.row_names import time_column
+from components.log_example_gen.source_files import list_files
+from components.log_example_gen.spec import Source
+from models.spec.errors import DataError
+from models.spec.feature import HashEncoding, QuantileEncoding, VocabularyEncoding
+from models.spec.ranking import IMPRESSIONS
+from pipeline.config import Config
+from pipeline.plan import make_dataset
+
+_WHOLE_BYTES = 400_000_000
+"""Logs up to this size are read whole (seconds); of larger ones times and columns are checked."""
+_BYTES_PER_WEIGHT = 4
+_OPTIMIZER_COPIES = 3
+"""Adam keeps two moments beside each weight."""
+
+
+def check_logs(config: Config) -> Iterator[str]:
+    """Reads the logs of a configuration and describes them.
+
+    Args:
+        config: A valid configuration.
+
+    Yields:
+        Lines for people: rows and dead letters, days covered, label rates, embedding tables.
+
+    Raises:
+        DataError: Files or columns are missing, types or time units are wrong, too many rows are
+            dead, or a split is empty.
+    """
+    root = Path(config.logs.root)
+    sources: dict[str, Source] = {IMPRESSIONS: config.logs.impressions, **config.logs.streams}
+    num_bytes = sum(
+        Path(file.path).stat().st_size
+        for name, source in sources.items()
+        for file in list_files(root, source, stream_name=name)
+    )
+    yield f"logs        {num_bytes / 1e6:.1f} MB under {root}"
+    if num_bytes > _WHOLE_BYTES:
+        yield (
+            f"            larger than {_WHOLE_BYTES / 1e6:.0f} MB: times are checked, label rates "
+            "and tables are not"
+        )
+        for name, source in sources.items():
+            yield _coverage(name, np.asarray(scan_times(root, source, stream_name=name)))
+        return
+    dataset = make_dataset(config, date=None)
+    logs = read_logs(dataset)
+    yield from _streams(config, logs)
+    built = build_examples(dataset, logs)
+    yield from _labels(config, built)
+    yield from _tables(config, built)
+
+
+def _streams(config: Config, logs: Mapping[str, ReadResult]) -> Iterator[str]:
+    for name, result in logs.items():
+        dead = result.dead.num_rows
+        yield f"{name:<11} {result.num_read} rows, {dead} dead letters, {len(result.files)} files"
+        if dead:
+            counts = pl.Series(result.dead["reason"].to_pylist()).value_counts(sort=True)
+            reasons = ", ".join(f"{n} {reason}" for reason, n in counts.iter_rows())
+            yield f"            dead: {reasons}"
+        if dead > config.data_checks.max_dead_rate * max(result.num_read, 1):
+            raise DataError(
+                f"{dead} of {result.num_read} rows of {name!r} are dead letters ({reasons})",
+                constraint=f"at most {config.data_checks.max_dead_rate:.1%} of a stream "
+                "(data_checks.max_dead_rate)",
+                remedy="look at the declared types and time_unit of this stream",
+            )
+        yield _coverage(name, np.asarray(result.table[time_column(name)]))
+
+
+def _coverage(name: str, times_ms: Any) -> str:
+    """Says which days a stream covers, and which are missing between the first and the last."""
+    if len(times_ms) == 0:
+        return f"{name:<11} no valid row"
+    days = np.unique(times_ms.astype(np.int64) // 86_400_000)
+    missing = sorted(set(range(days[0], days[-1] + 1)) - set(days.tolist()))
+    text = f"            {_day(days[0])} to {_day(days[-1])}"
+    if missing:
+        shown = ", ".join(_day(d) for d in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        text += f"; WARNING: {len(missing)} days without a row: {shown}"
+    return text
+
+
+def _day(number: int) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(days=int(number))
+    return moment.date().isoformat()
+
+
+def _labels(config: Config, built: BuiltExamples) -> Iterator[str]:
+    counts = built.accounts["examples"]
+    yield (
+        f"examples    train {counts['train']}, validation {counts['validation']}, "
+        f"test {counts['test']}, outside {counts['outside']}"
+    )
+    for output in config.ranking.all_outputs:
+        by_split = built.accounts["labels"][output.name]["by_split"]
+        parts = []
+        for split, label in by_split.items():
+            mean = label["sum"] / label["mature"] if label["mature"] else float("nan")
+            parts.append(f"{split} {mean:.4g} of {label['mature']} rows")
+        yield f"label mean  {output.name}: {', '.join(parts)}"
+        if not by_split["train"]["mature"]:
+            raise DataError(
+                f"task {output.task!r} has no mature train row",
+                constraint="rows whose attribution window closed before the label cut-off",
+                remedy="declare a longer splits.label_cutoff, a shorter window or longer logs",
+            )
+
+
+def _tables(config: Config, built: BuiltExamples) -> Iterator[str]:
+    train = built.examples["train"]
+    for feature in config.ranking.training_features:
+        encoding = feature.encoding
+        if isinstance(encoding, VocabularyEncoding) and feature.name in train.columns:
+            counts = train[feature.name].explode().value_counts()["count"]
+            kept = int((counts >= encoding.min_count).sum())
+            num_rows = min(kept, encoding.max_size) + encoding.oov_buckets + 1
+        elif isinstance(encoding, HashEncoding | QuantileEncoding):
+            num_rows = encoding.buckets + 1
+        else:
+            continue
+        size = num_rows * encoding.dimension * _BYTES_PER_WEIGHT * _OPTIMIZER_COPIES
+        yield (
+            f"table       {feature.name}: {num_rows} x {encoding.dimension}, "
+            f"{size / 1e6:.1f} MB while training"
+        )
