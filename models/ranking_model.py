@@ -51,7 +51,7 @@ class RankingModel(tfrs.Model):
         losses: Mapping[str, Loss],
         biases: Mapping[str, list[float]],
     ) -> None:
-        """Makes the parts; variables of the architecture and heads are made on the first call."""
+        """Makes the parts; `prepare` makes their variables."""
         super().__init__(name="ranking_model")
         self.ranking = ranking
         self.tasks = trained_tasks(ranking, candidate)
@@ -148,6 +148,20 @@ class RankingModel(tfrs.Model):
             )
         self.dense_optimizer.apply_gradients(zip(gradients[len(tables) :], dense, strict=True))
         return losses | {TOTAL: total}
+
+    def prepare(self, batch: Batch) -> None:
+        """Makes every variable, those of the optimizers included, from any batch.
+
+        A step then traces once, and a checkpoint restores all at once.
+        """
+        self(batch)
+        optimized = [(self.dense_optimizer, self.dense_variables)]
+        if self.embedding.tables:
+            optimized.append((self.embedding_optimizer, self.embedding.tables))
+        for optimizer, variables in optimized:
+            # A step without gradient makes the moments and moves nothing.
+            optimizer.apply_gradients([(tf.zeros_like(v), v) for v in variables])
+            optimizer.iterations.assign(0)
 
     @property
     def dense_variables(self) -> list[tf.Variable]:

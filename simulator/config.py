@@ -97,14 +97,14 @@ class SimulationConfig:
         """`num_users`, or the default that follows from `impressions`."""
         if self.num_users is not None:
             return self.num_users
-        return max(50, round(REFERENCE_USERS * self._relative_size**0.7))
+        return max(50, _scaled(REFERENCE_USERS, self._relative_size, 0.7))
 
     @property
     def resolved_num_items(self) -> int:
         """`num_items`, or the default that follows from `impressions`."""
         if self.num_items is not None:
             return self.num_items
-        return max(100, round(REFERENCE_ITEMS * self._relative_size**0.5))
+        return max(100, _scaled(REFERENCE_ITEMS, self._relative_size, 0.5))
 
     @property
     def max_slate_size(self) -> int:
@@ -119,6 +119,10 @@ class SimulationConfig:
         """Returns the date of a day counted from the first, as ``YYYY-MM-DD``."""
         first = datetime.date.fromisoformat(self.start)
         return (first + datetime.timedelta(days=day)).isoformat()
+
+
+def _scaled(reference: int, relative_size: float, exponent: float) -> int:
+    return round(reference * float(relative_size**exponent))
 
 
 def _is_plain_date(text: object) -> bool:

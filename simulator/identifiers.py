@@ -7,13 +7,13 @@ import pyarrow as pa
 
 from simulator.population import Ints
 
-REQUEST_ID_LENGTH = 12
+REQUEST_ID_LENGTH = 13
 _MASK = np.uint64((1 << 48) - 1)
 _HEX = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
 
 
 def request_ids(number: Ints, seed: int) -> pa.StringArray:
-    """Turns request numbers into 12 hexadecimal digits, one to one for numbers below 2 ** 48.
+    """Turns request numbers into ``r`` and 12 hexadecimal digits, one to one below 2 ** 48.
 
     Args:
         number: Numbers of requests; negative ones are missing.
@@ -29,8 +29,9 @@ def request_ids(number: Ints, seed: int) -> pa.StringArray:
     mixed ^= mixed >> np.uint64(24)
     octets = mixed.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 2:]
     digits = np.empty((len(number), REQUEST_ID_LENGTH), dtype=np.uint8)
-    digits[:, 0::2] = _HEX[octets >> 4]
-    digits[:, 1::2] = _HEX[octets & 15]
+    digits[:, 0] = ord("r")
+    digits[:, 1::2] = _HEX[octets >> 4]
+    digits[:, 2::2] = _HEX[octets & 15]
     offsets = np.arange(0, REQUEST_ID_LENGTH * (len(number) + 1), REQUEST_ID_LENGTH)
     ids = pa.LargeStringArray.from_buffers(
         len(number), pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(digits)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from simulator.config import SimulationConfig
 from simulator.faults import NUM_GHOST_ITEMS, FaultyRows
 from simulator.identifiers import numbered_names, request_ids
 from simulator.population import CATEGORIES, COUNTRIES, DEVICES, SEGMENTS, SURFACES, World
 from simulator.rows import NULL_TIME, Rows, taken
-from simulator.time_units import DAY_MS
 
 UNREADABLE_TEXT = "not-a-time"
 _JSON_CHUNK_ROWS = 100_000
@@ -79,7 +80,7 @@ class LogWriter:
         """
         return pa.table({name: self._column(name, values) for name, values in rows.items()})
 
-    def _column(self, name: str, values: np.ndarray) -> pa.Array:
+    def _column(self, name: str, values: NDArray[Any]) -> pa.Array:
         if name == "request_id":
             return request_ids(values, self.config.seed)
         if name in self.vocabularies:
@@ -123,5 +124,3 @@ def _json_values(name: str, values: pa.Array) -> pa.Array:
     if pa.types.is_string(values.type):
         text = pc.binary_join_element_wise('"', text, '"', "")
     return text.fill_null("null")
-
-

@@ -42,7 +42,7 @@ class EffectSizes:
     one user or one item has is small: a few days of logs are enough to come close to the truth.
     """
 
-    affinity: float = 0.6
+    affinity: float = 0.45
     """Low-rank interest of user segments in item categories."""
     own_taste: float = 0.1
     """A user's own interest in a category, on top of the segment's."""
@@ -51,8 +51,8 @@ class EffectSizes:
     user: float = 0.1
     newcomer: float = 0.3
     """Extra interest of an account on its first day; fades within weeks."""
-    quality: float = 0.9
-    category: float = 0.45
+    quality: float = 0.95
+    category: float = 0.5
     creator: float = 0.1
     item: float = 0.1
     item_drift_per_day: float = 0.03

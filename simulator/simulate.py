@@ -125,9 +125,7 @@ class _Day:
     num_simultaneous_of_user: int
 
 
-def _simulate_days(
-    world: World, writer: LogWriter, truth_writer: TruthWriter
-) -> Iterator[_Day]:
+def _simulate_days(world: World, writer: LogWriter, truth_writer: TruthWriter) -> Iterator[_Day]:
     config = world.config
     pilot = draw_slates(world, config.days // 2, PILOT_ROWS, _generator(config, _PILOT_DRAW))
     behaviour = Behaviour(world).calibrated(pilot)

@@ -25,7 +25,7 @@ MISSING_RATES = {
     "item_length_seconds": 0.01,
     "item_quality": 0.01,
 }
-"""Values that were not logged, at random. Country and user features are missing for whole slates."""
+"""Values that were not logged, at random; country and user features for a whole slate at once."""
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ def rows_per_day(config: SimulationConfig, rng: np.random.Generator) -> Ints:
     weekday = (config.start_ms // DAY_MS + 3 + np.arange(config.days)) % 7
     load = np.where(weekday >= 5, WEEKEND_LOAD, 1.0) * rng.uniform(0.95, 1.05, config.days)
     bounds = np.round(config.impressions * np.cumsum(load) / load.sum()).astype(np.int64)
-    return np.diff(bounds, prepend=0)
+    rows: Ints = np.diff(bounds, prepend=0)
+    return rows
 
 
 def draw_slates(world: World, day: int, num_rows: int, rng: np.random.Generator) -> Slates:

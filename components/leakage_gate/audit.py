@@ -175,8 +175,16 @@ def _lists_differ(said: pa.Array, expected: pa.ChunkedArray) -> NDArray[np.bool_
     """Compares lists of text; padding at the end does not count."""
     pairs = zip(said.to_pylist(), expected.to_pylist(), strict=True)
     return np.array(
-        [[v for v in a or [] if v] != [v.encode() for v in b or [] if v] for a, b in pairs], bool
+        [_unpadded(a or []) != _unpadded([text.encode() for text in b or []]) for a, b in pairs],
+        bool,
     )
+
+
+def _unpadded(values: list[bytes]) -> list[bytes]:
+    length = len(values)
+    while length and not values[length - 1]:
+        length -= 1
+    return values[:length]
 
 
 def _best_match(example: NDArray[np.int64], num_different: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -67,6 +67,8 @@ def _judge(
     # A split may hold fewer rows than its accounts say; the DataGate refuses that.
     at_random = by_position.filter(pa.array(is_audited[: len(by_position)]))
     missing = keys - frozenset(rows.keys(by_key))
+    once = frozenset(rows.keys(at_random))
+    by_key = by_key.filter(pa.array([key not in once for key in rows.keys(by_key)], pa.bool_()))
     result = audit(world, pa.concat_tables([at_random, by_key]).combine_chunks(), missing)
     reasons += result.reasons
     return Verdict(

@@ -81,7 +81,7 @@ class RecomputedFeatures:
         """Finds impressions for which one millisecond decides: `<` and `<=` differ there.
 
         An event of the same entity happened exactly at the impression's time less the lag, or
-        exactly one window before that.
+        exactly one window before that. For an age it must be the entity's first event.
 
         Args:
             feature: An as-of feature.
@@ -103,8 +103,12 @@ class RecomputedFeatures:
             f"AND i.{TIMESTAMP} - {lag} = e.{KNOWN_AT}"
             for lag in lags
         )
+        events = self._events(as_of)
+        if as_of.aggregate == "age":
+            keys = list_of(key_names(as_of.entity))
+            events = f"SELECT min({KNOWN_AT}) AS {KNOWN_AT}, {keys} FROM ({events}) GROUP BY {keys}"
         return f"""
-            WITH events AS ({self._events(as_of)}),
+            WITH events AS ({events}),
             inside AS (
                 SELECT {ROW}, {TIMESTAMP}, {entity} FROM impressions
                 WHERE {TIMESTAMP} >= {window.train_start} AND {TIMESTAMP} < {window.test_end}

@@ -22,6 +22,7 @@ from components.log_example_gen.accounts import Tally, accounts, merged, row_cou
 from components.log_example_gen.dead_letters import no_dead_letters
 from components.log_example_gen.example_files import write_examples
 from components.log_example_gen.faults import WorkerFault
+from components.log_example_gen.packing import packed, unpacked
 from components.log_example_gen.plan import EventSet, Plan
 from components.log_example_gen.reader import (
     check_absent,
@@ -30,7 +31,7 @@ from components.log_example_gen.reader import (
     with_file_names,
 )
 from components.log_example_gen.row_names import HOME
-from components.log_example_gen.sharding import split_by_shard
+from components.log_example_gen.sharding import MAX_TABLE_ROWS, split_by_shard
 from components.log_example_gen.source_files import LogFile, list_files
 from components.log_example_gen.spec import DatasetSpec
 from models.spec.errors import PolyrankError
@@ -132,7 +133,7 @@ def add_example_graph(
         )
     )
     _ = (
-        (*dead, pipeline | "NoDead" >> beam.Create([no_dead_letters()]))
+        (*dead, pipeline | "NoDead" >> beam.Create([packed(no_dead_letters())]))
         | "AllDead" >> beam.Flatten()
         | "DeadTogether" >> beam.GroupBy(_same_key)
         | "WriteDead" >> beam.Map(_write_dead, names, f"{accounts_uri}/{DEAD_LETTERS_FILE}")
@@ -181,7 +182,7 @@ class _Step(beam.DoFn):  # type: ignore[misc]
         if step.tally:
             yield self.send(_COUNTS, step.tally)
         if len(step.dead):
-            yield self.send(_DEAD, step.dead)
+            yield self.send(_DEAD, packed(step.dead))
 
     def events(self, found: dict[EventSet, pl.DataFrame]) -> Output:
         """Sends events to the shards of their entities."""
@@ -191,7 +192,7 @@ class _Step(beam.DoFn):  # type: ignore[misc]
             number = plan.event_sets.index(event_set)
             keys = [frame[name] for name in event_set.entity]
             for shard, part in split_by_shard(frame, keys, plan.num_shards):
-                yield (entity, shard), (number, part)
+                yield (entity, shard), (number, packed(part))
 
 
 class _Read(_Step):
@@ -208,37 +209,39 @@ class _Read(_Step):
             rows, step = stages.prepared(read.frame, plan)
             yield from self.account(step)
             keys = [rows[column] for column in plan.dedupe_columns]
-            yield from split_by_shard(rows, keys, plan.num_shards)
+            for shard, part in split_by_shard(rows, keys, plan.num_shards):
+                yield shard, packed(part)
             return
         rows = read.frame
         for number, group in enumerate(plan.join_groups):
             if name in group.streams:
-                for shard, part in split_by_shard(rows, [rows[c] for c in group.on], plan.num_shards):
-                    yield self.send(_JOINED, ((number, shard), (name, part)))
+                keys = [rows[column] for column in group.on]
+                for shard, part in split_by_shard(rows, keys, plan.num_shards):
+                    yield self.send(_JOINED, ((number, shard), (name, packed(part))))
                 return
         time = plan.sources[name].time
         for shard, part in split_by_shard(rows, [rows[time]], plan.num_shards):
-            yield self.send(_UNJOINED, ((name, shard), part))
+            yield self.send(_UNJOINED, ((name, shard), packed(part)))
 
 
 class _Distinct(_Step):
     @_reported
-    def process(self, element: tuple[int, Iterable[pl.DataFrame]]) -> Output:
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Output:
         shard, parts = element
         plan = self.plan
-        rows, step = stages.distinct(pl.concat(parts), shard, plan)
+        rows, step = stages.distinct(unpacked(parts), shard, plan)
         yield from self.account(step)
-        for (home,), part in rows.group_by(HOME, maintain_order=True):
-            for table in split_by_shard(part, [part[HOME]], 1):
-                yield home, table[1]
+        for (home,), part in rows.group_by(HOME):
+            for table in part.iter_slices(MAX_TABLE_ROWS):
+                yield home, packed(table)
         for number, group in enumerate(plan.join_groups):
             slim = stages.joinable(rows, group, plan)
             for to, part in split_by_shard(slim, [slim[c] for c in group.on], plan.num_shards):
-                yield self.send(_JOINS, ((number, to), part))
+                yield self.send(_JOINS, ((number, to), packed(part)))
         for number, entity in enumerate(plan.entity_sets):
             asked = stages.queries(rows, entity)
             for to, part in split_by_shard(asked, [asked[c] for c in entity], plan.num_shards):
-                yield self.send(_QUERIES, ((number, to), part))
+                yield self.send(_QUERIES, ((number, to), packed(part)))
 
 
 class _Join(_Step):
@@ -249,30 +252,30 @@ class _Join(_Step):
         group = plan.join_groups[number]
         impressions = list(parts["impressions"])
         nothing = stages.joinable(stages.no_impressions(plan), group, plan)
-        by_stream: dict[str, list[pl.DataFrame]] = {name: [] for name in group.streams}
+        by_stream: dict[str, list[bytes]] = {name: [] for name in group.streams}
         for name, part in parts["events"]:
             by_stream[name].append(part)
         result, step = stages.joined(
             group,
-            pl.concat(impressions) if impressions else nothing,
+            unpacked(impressions) if impressions else nothing,
             {
-                name: pl.concat(found) if found else stages.no_rows(name, plan)
+                name: unpacked(found) if found else stages.no_rows(name, plan)
                 for name, found in by_stream.items()
             },
             plan,
         )
         yield from self.account(step)
         for (home,), part in result.columns.group_by(HOME):
-            yield home, (number, part)
+            yield home, (number, packed(part))
         for sent in self.events(result.events):
             yield self.send(_EVENTS, sent)
 
 
 class _Unjoined(_Step):
     @_reported
-    def process(self, element: tuple[tuple[str, int], Iterable[pl.DataFrame]]) -> Output:
+    def process(self, element: tuple[tuple[str, int], Iterable[bytes]]) -> Output:
         (name, _), parts = element
-        found, step = stages.unjoined(name, pl.concat(parts), self.plan)
+        found, step = stages.unjoined(name, unpacked(parts), self.plan)
         yield from self.account(step)
         yield from self.events(found)
 
@@ -282,9 +285,9 @@ class _Complete(_Step):
     def process(self, element: tuple[int, dict[str, Iterable[Any]]]) -> Output:
         home, parts = element
         columns = _by_number(parts["columns"])
-        rows, found = stages.completed(pl.concat(parts["impressions"]), columns, self.plan)
-        for _, table in split_by_shard(rows, [rows[HOME]], 1):
-            yield home, table
+        rows, found = stages.completed(unpacked(parts["impressions"]), columns, self.plan)
+        for table in rows.iter_slices(MAX_TABLE_ROWS):
+            yield home, packed(table)
         for sent in self.events(found):
             yield self.send(_EVENTS, sent)
 
@@ -295,20 +298,20 @@ class _LookUp(_Step):
         (number, _), parts = element
         plan = self.plan
         entity = plan.entity_sets[number]
-        by_set: dict[EventSet, list[pl.DataFrame]] = {}
+        by_set: dict[EventSet, list[bytes]] = {}
         for event_set, part in parts["events"]:
             by_set.setdefault(plan.event_sets[event_set], []).append(part)
         asked = list(parts["queries"])
         answer, snapshot = stages.looked_up(
             entity,
-            pl.concat(asked) if asked else None,
-            {event_set: pl.concat(found) for event_set, found in by_set.items()},
+            unpacked(asked) if asked else None,
+            {event_set: unpacked(found) for event_set, found in by_set.items()},
             plan,
         )
         if answer is not None:
             for (home,), part in answer.group_by(HOME):
-                yield home, (number, part)
-        yield self.send(_SNAPSHOT, (number, snapshot))
+                yield home, (number, packed(part))
+        yield self.send(_SNAPSHOT, (number, packed(snapshot)))
 
 
 class _Finish(_Step):
@@ -320,7 +323,7 @@ class _Finish(_Step):
     def process(self, element: tuple[int, dict[str, Iterable[Any]]]) -> Output:
         home, parts = element
         features = _by_number(parts["features"])
-        by_split, step = stages.finished(pl.concat(parts["impressions"]), features, self.plan)
+        by_split, step = stages.finished(unpacked(parts["impressions"]), features, self.plan)
         for split, frame in by_split.items():
             write_examples(self._examples_uri, split, home, self.plan.num_shards, frame)
         yield step.tally
@@ -350,29 +353,29 @@ class _WriteAccounts(_Step):
 # Collecting ------------------------------------------------------------------------------------
 
 
-def _by_number(parts: Iterable[tuple[int, pl.DataFrame]]) -> list[pl.DataFrame]:
+def _by_number(parts: Iterable[tuple[int, bytes]]) -> list[pl.DataFrame]:
     """Concatenates the tables of each number, in the order of the numbers."""
-    tables: dict[int, list[pl.DataFrame]] = {}
+    tables: dict[int, list[bytes]] = {}
     for number, part in parts:
         tables.setdefault(number, []).append(part)
-    return [pl.concat(tables[number]) for number in sorted(tables)]
+    return [unpacked(tables[number]) for number in sorted(tables)]
 
 
 def _same_key(_: object) -> int:
     return 0
 
 
-def _empty_snapshots(plan: Plan) -> list[tuple[int, pl.DataFrame]]:
+def _empty_snapshots(plan: Plan) -> list[tuple[int, bytes]]:
     return [
-        (number, stages.looked_up(entity, None, {}, plan)[1])
+        (number, packed(stages.looked_up(entity, None, {}, plan)[1]))
         for number, entity in enumerate(plan.entity_sets)
     ]
 
 
 def _write_dead(
-    element: tuple[int, Iterable[pl.DataFrame]], names: dict[str, tuple[str, ...]], path: str
+    element: tuple[int, Iterable[bytes]], names: dict[str, tuple[str, ...]], path: str
 ) -> None:
-    letters = pl.concat(element[1])
+    letters = unpacked(element[1])
     tables = [with_file_names(no_dead_letters(), ())]
     tables += [
         with_file_names(letters.filter(pl.col("stream") == stream), files)
@@ -382,11 +385,11 @@ def _write_dead(
 
 
 def _write_snapshot(
-    element: tuple[int, Iterable[pl.DataFrame]], entities: tuple[tuple[str, ...], ...], folder: str
+    element: tuple[int, Iterable[bytes]], entities: tuple[tuple[str, ...], ...], folder: str
 ) -> None:
     number, parts = element
     entity = entities[number]
-    _write_parquet(pl.concat(parts).sort(*entity), f"{folder}/{snapshot_file(entity)}")
+    _write_parquet(unpacked(parts).sort(*entity), f"{folder}/{snapshot_file(entity)}")
 
 
 def _write_parquet(frame: pl.DataFrame, path: str) -> None:

@@ -25,7 +25,12 @@ def read_parquet(file: LogFile, wanted: tuple[str, ...]) -> RawRows:
         opened = pq.ParquetFile(file.path)
         present = tuple(opened.schema_arrow.names)
         columns = [name for name in wanted if name in present]
-        table = opened.read(columns=columns)
+        # A file without row groups is a file without rows; the library takes it for a fault.
+        table = (
+            opened.read(columns=columns)
+            if opened.num_row_groups
+            else opened.schema_arrow.empty_table().select(columns)
+        )
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"file {file.name!r} cannot be read",

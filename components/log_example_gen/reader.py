@@ -272,7 +272,8 @@ def no_valid_time(wanted: RowSource, file: LogFile) -> DataError:
 def with_file_names(dead: pl.DataFrame, files: tuple[str, ...]) -> pl.DataFrame:
     """Gives dead letters their public columns: stream, file, row, reason, raw."""
     names = pl.DataFrame(
-        {SOURCE_FILE: pl.int_range(len(files), dtype=pl.Int32, eager=True), "file": list(files)}
+        {SOURCE_FILE: range(len(files)), "file": files},
+        schema={SOURCE_FILE: pl.Int32, "file": pl.String},
     )
     return dead.join(names, on=SOURCE_FILE, how="left", maintain_order="left").select(
         "stream", "file", pl.col(SOURCE_ROW).alias("row"), "reason", "raw"

@@ -10,8 +10,8 @@ from typing import Any
 from models.spec.metric import METRICS
 from models.spec.task import TaskKind
 
-ABSENT = "–"  # noqa: RUF001 - an en dash stands for "no value"
-_MINUS = "−"  # noqa: RUF001 - the typographic minus lines up with digits
+ABSENT = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 
 _LABELS = {
     "auc": "AUC",
@@ -26,6 +26,8 @@ _LABELS = {
     "spearman": "Spearman",
     "xauc": "XAUC",
     "ndcg": "NDCG",
+    "num_rows": "Rows",
+    "num_positives": "Positives",
 }
 
 
@@ -61,7 +63,7 @@ def number(value: Any, decimals: int = 4) -> str:
     """
     if not isinstance(value, int | float) or not math.isfinite(value):
         return ABSENT
-    sign = _MINUS if value < 0 else ""
+    sign = MINUS if value < 0 else ""
     size = abs(float(value))
     if size >= 10:
         text = f"{size:.{max(0, decimals - len(str(int(size))))}f}"
@@ -101,7 +103,7 @@ def interval(metric: Mapping[str, Any]) -> str:
 def signed(value: Any, decimals: int = 4) -> str:
     """Formats a difference with its sign: ``+.0031``."""
     text = number(value, decimals)
-    if text in (ABSENT,) or text.startswith(_MINUS) or not text.strip("0.,"):
+    if text in (ABSENT,) or text.startswith(MINUS) or not text.strip("0.,"):
         return text
     return f"+{text}"
 

@@ -13,6 +13,8 @@ from models.spec.ranking import RankingSpec
 
 Side = Literal["at least", "at most"]
 
+_SIDES: dict[str, Side] = {"lower": "at least", "upper": "at most"}
+
 
 @dataclass(frozen=True)
 class GateRow:
@@ -101,14 +103,10 @@ def value_bounds(rows: Sequence[GateRow], output: str, metric: str) -> list[Gate
 def _row(candidate: str, raw: Json, ranking: RankingSpec) -> GateRow:
     output, metric = str(raw.get("task")), str(raw.get("metric"))
     kind, threshold = str(raw.get("kind")), _number(raw.get("threshold"))
-    definition = METRICS.get(metric)
-    lower = definition is not None and definition.higher_is_better is False
-    side: Side = "at most" if lower else "at least"
-    if kind == "change":
-        # Whether written as a size or as a signed bound, a drop is below 0, an increase above.
-        threshold = None if threshold is None else abs(threshold) * (1 if lower else -1)
-    else:
-        side = _declared_side(output, metric, threshold, ranking) or side
+    side = _SIDES.get(str(raw.get("bound"))) or _side(output, metric, kind, threshold, ranking)
+    if kind == "change" and threshold is not None:
+        # Written as a size or as a signed bound: a drop is below 0, an increase above.
+        threshold = abs(threshold) * (1 if side == "at most" else -1)
     return GateRow(
         candidate=candidate,
         output=output,
@@ -121,18 +119,20 @@ def _row(candidate: str, raw: Json, ranking: RankingSpec) -> GateRow:
     )
 
 
-def _declared_side(
-    output: str, metric: str, threshold: float | None, ranking: RankingSpec
-) -> Side | None:
+def _side(
+    output: str, metric: str, kind: str, threshold: float | None, ranking: RankingSpec
+) -> Side:
+    """Works out the side of a row that does not name it, from the declared gate and the metric."""
     task = ranking.tasks.get(output)
     gate = task.gates.get(metric) if task else None
-    if gate is None or threshold is None:
-        return None
-    if gate.max is not None and abs(gate.max - threshold) < 1e-9:
-        return "at most"
-    if gate.min is not None and abs(gate.min - threshold) < 1e-9:
-        return "at least"
-    return None
+    if kind == "value" and gate is not None and threshold is not None:
+        if gate.max is not None and abs(gate.max - threshold) < 1e-9:
+            return "at most"
+        if gate.min is not None and abs(gate.min - threshold) < 1e-9:
+            return "at least"
+    definition = METRICS.get(metric)
+    lower = definition is not None and definition.higher_is_better is False
+    return "at most" if lower else "at least"
 
 
 def _number(value: Any) -> float | None:

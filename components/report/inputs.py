@@ -13,8 +13,6 @@ from models.spec.ranking import RankingSpec
 
 Json = Mapping[str, Any]
 
-_BAD_STATES = ("failed", "refused")
-
 
 @dataclass(frozen=True)
 class ReportInputs:
@@ -77,8 +75,3 @@ class ReportInputs:
             by = f" by {', '.join(gates)}" if gates else ""
             return f"the run was refused{by} before it was made"
         return "the run did not write it"
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether the run ended before any candidate was measured."""
-        return self.state in _BAD_STATES and not self.candidates

@@ -17,6 +17,9 @@ from models.spec.task import Output
 _MAX_REASONS = 8
 _MAX_REASON = 500
 
+METRIC_GATE_FAILED = "a metric gate failed"
+"""How Champion sums up what the gate rows say in full."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -65,10 +68,13 @@ def focus_candidate(inputs: ReportInputs) -> str | None:
     if inputs.champion in inputs.candidates:
         return inputs.champion
 
-    def missed(name: str) -> tuple[int, float]:
+    def missed(name: str) -> tuple[bool, int, float]:
         rows = [row for row in gate_rows(inputs, name) if not row.passed]
-        return len(rows), sum(
-            (row.miss or 0.0) / (abs(row.threshold or 0.0) or 1.0) for row in rows
+        was_measured = bool(inputs.candidate(name).get("metrics"))
+        return (
+            not was_measured,
+            len(rows),
+            sum((row.miss or 0.0) / (abs(row.threshold or 0.0) or 1.0) for row in rows),
         )
 
     return min(inputs.candidates, key=missed, default=None)
@@ -95,7 +101,8 @@ def _verdict(inputs: ReportInputs) -> tuple[str, Tone, str]:
 
 def _reasons(inputs: ReportInputs) -> list[str]:
     reasons: list[str] = []
-    error = inputs.summary.get("error")
+    # A refusal's own message only repeats the gates below.
+    error = inputs.summary.get("error") if inputs.state != "refused" else None
     failed = [
         str(c.get("name"))
         for c in inputs.summary.get("components") or []
@@ -114,17 +121,22 @@ def _reasons(inputs: ReportInputs) -> list[str]:
         if not verdict.passed and verdict.gate != "champion":
             told = "; ".join(verdict.reasons) or "no reason was given"
             reasons.append(f"{verdict.gate} refused: {told}")
-    if inputs.champion:
+    told = " ".join(reasons)
+    for name in inputs.candidates:
+        refusals = inputs.candidate(name).get("refusals") or []
+        others = [str(r) for r in refusals if r != METRIC_GATE_FAILED and str(r) not in told]
+        if others:
+            reasons.append(f"{name}: {'; '.join(others)}")
+    if inputs.champion and inputs.state == "succeeded":
         reasons.insert(0, _why_champion(inputs))
-    if not reasons and inputs.state != "succeeded":
-        champion = [v for v in inputs.verdicts if v.gate == "champion" and not v.passed]
-        reasons += [reason for verdict in champion for reason in verdict.reasons]
+    if not reasons and inputs.summary.get("error"):
+        reasons.append(str(inputs.summary["error"]))
     return [f.clipped(reason, _MAX_REASON) for reason in reasons] or ["No reason was recorded."]
 
 
 def _why_champion(inputs: ReportInputs) -> str:
     blessed = [n for n in inputs.candidates if inputs.candidate(n).get("blessed")]
-    passed = f"{len(blessed)} of {len(inputs.candidates)} candidates passed every metric gate"
+    passed = f"{len(blessed)} of {len(inputs.candidates)} candidates passed every gate"
     objective = next(
         (v.details.get("objective") for v in inputs.verdicts if v.gate == "champion"), None
     )
@@ -217,11 +229,11 @@ def difference_cell(metric: str, difference: Mapping[str, Any]) -> Cell:
 def _since_previous(
     inputs: ReportInputs, focus: str, output: Output, metric: str, measured: Mapping[str, Any]
 ) -> Cell:
-    for row in gate_rows(inputs, focus):
-        is_this = (row.output, row.metric, row.kind) == (output.name, metric, "change")
-        if is_this and row.value is not None:
-            tone: Tone = "muted" if row.passed else "bad"
-            return Cell(f.signed(row.value), "same test rows", tone)
+    changes = inputs.candidate(focus).get("changes") or {}
+    paired = (changes.get(output.name) or {}).get(metric) or {}
+    if paired.get("value") is not None:
+        detail = " ".join(filter(None, (f.signed_bounds(paired), "same rows")))
+        return Cell(f.signed(paired["value"]), detail, judge(metric, paired))
     previous = inputs.previous_summary or {}
     before = (
         (
@@ -270,8 +282,8 @@ def _note(inputs: ReportInputs, focus: str | None) -> str:
     else:
         parts.append(
             f"The previous window's model is {inputs.previous_summary.get('champion')} of run "
-            f"{inputs.previous_summary.get('run_id')}; unless marked “same test rows”, its value "
-            "is from its own test window and the difference is not paired."
+            f"{inputs.previous_summary.get('run_id')}; unless marked “same rows”, its value is "
+            "from its own test window and the difference is not paired."
         )
     if inputs.report_data is None:
         parts.append(f"No comparisons: {inputs.why_absent()}.")

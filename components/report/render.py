@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from components.report import formatting
-from components.report.blocks import Section
+from components.report.blocks import Notice, Section
 from components.report.inputs import ReportInputs
-from components.report.outcome import outcome
+from components.report.outcome import Outcome, outcome
 from components.report.sections import (
     calibration,
     comparisons,
@@ -27,6 +29,8 @@ from components.report.sections import (
 )
 
 __all__ = ["ReportInputs", "render_report"]
+
+_LOG = logging.getLogger(__name__)
 
 _SECTIONS = (
     metrics.section,
@@ -68,13 +72,37 @@ def render_report(inputs: ReportInputs, out_path: Path) -> None:
     os.replace(unfinished, path)
 
 
+def _section(make: Callable[[ReportInputs], Section], inputs: ReportInputs) -> Section:
+    """Makes a section; one that cannot be made must not take the others down with it."""
+    try:
+        return make(inputs)
+    except Exception as error:
+        name = make.__module__.rpartition(".")[2]
+        _LOG.exception("the %s section of the report could not be drawn", name)
+        told = formatting.clipped(f"{type(error).__name__}: {error}", 300)
+        notice = Notice(
+            f"This part could not be drawn ({told}); the run's log has the rest.", "bad"
+        )
+        return Section(name, name.capitalize(), "", (notice,))
+
+
+def _outcome(inputs: ReportInputs) -> Outcome:
+    try:
+        return outcome(inputs)
+    except Exception as error:
+        _LOG.exception("the first screen of the report could not be drawn")
+        told = formatting.clipped(f"{type(error).__name__}: {error}", 300)
+        title = f"The run ended as {inputs.state}; its outcome could not be drawn"
+        return Outcome(inputs.state, "bad", title, (told,), (), None, "")
+
+
 def _context(inputs: ReportInputs) -> dict[str, Any]:
     summary = inputs.summary
-    sections: list[Section] = [make(inputs) for make in _SECTIONS]
+    sections = [_section(make, inputs) for make in _SECTIONS]
     return {
         "pipeline": summary.get("pipeline") or "pipeline",
         "run_id": summary.get("run_id") or formatting.ABSENT,
         "config_hash": summary.get("config_hash") or formatting.ABSENT,
-        "outcome": outcome(inputs),
+        "outcome": _outcome(inputs),
         "sections": sections,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -11,34 +13,53 @@ from grpc_reflection.v1alpha import reflection
 
 from serving.api import messages, services
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+def health_service(model: str) -> str:
+    """Returns the health service's name for one model, ``<PredictionService>/<model>``."""
+    return f"{services.PREDICTION_SERVICE}/{model}"
 
 
 class Health:
-    """The health service: SERVING for ``''`` and PredictionService while models are available.
+    """The health service.
 
-    ModelService reports SERVING as long as the server runs, since it tells why a model is not.
+    ``''`` and PredictionService are SERVING while every model is available, and
+    `health_service` of a model while that one is. ModelService is SERVING as long as the server
+    runs, since it tells why a model is not.
+
+    Args:
+        read_availability: Returns, for each model, whether it is available.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read_availability: Callable[[], Mapping[str, bool]]) -> None:
+        self._read_availability = read_availability
+        self._lock = threading.Lock()
         self._servicer = health.HealthServicer()
-        self._servicer.set(services.MODEL_SERVICE, _SERVING)
-        self.follow(False)
+        self._set(services.MODEL_SERVICE, True)
+        self.refresh()
 
     def add_to(self, server: grpc.Server) -> None:
         """Adds the service to a server."""
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
-    def follow(self, are_available: bool) -> None:
-        """Reports whether the models are available."""
-        status = _SERVING if are_available else _NOT_SERVING
-        self._servicer.set(health.OVERALL_HEALTH, status)
-        self._servicer.set(services.PREDICTION_SERVICE, status)
+    def refresh(self) -> None:
+        """Reports what is available now; call it after every change."""
+        # Models change in threads of their own: without the lock, one that read early could
+        # report late, and what it reports would stay.
+        with self._lock:
+            availability = self._read_availability()
+            for model, is_available in availability.items():
+                self._set(health_service(model), is_available)
+            are_available = all(availability.values())
+            self._set(services.PREDICTION_SERVICE, are_available)
+            self._set(health.OVERALL_HEALTH, are_available)
 
     def drain(self) -> None:
         """Reports NOT_SERVING for good."""
         self._servicer.enter_graceful_shutdown()
+
+    def _set(self, service: str, is_serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        self._servicer.set(service, status.SERVING if is_serving else status.NOT_SERVING)
 
 
 class _Pools:

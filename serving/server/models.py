@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,8 @@ Versions = ModelVersions[SavedModelRuntime]
 class ServedModels:
     """The models of a server by name.
 
+    Each watches its own base path and loads in its own thread, so that none waits for another.
+
     Args:
         models: Their versions by model name.
     """
@@ -24,10 +27,27 @@ class ServedModels:
     def __init__(self, models: Mapping[str, Versions]) -> None:
         self._models = dict(models)
 
-    @property
-    def are_available(self) -> bool:
-        """Whether every model has a serving version."""
-        return all(versions.is_available for versions in self._models.values())
+    def start(self) -> None:
+        """Starts to watch the base paths."""
+        for versions in self._models.values():
+            versions.start()
+
+    def stop(self, drain_seconds: float) -> None:
+        """Stops watching and frees all versions.
+
+        Args:
+            drain_seconds: How long to wait for requests, of all models together. What still
+                runs then is cancelled.
+        """
+        end = time.monotonic() + drain_seconds
+        for versions in self._models.values():  # first, lest one loads while another drains
+            versions.stop_watching()
+        for versions in self._models.values():
+            versions.stop(max(0.0, end - time.monotonic()))
+
+    def availability(self) -> dict[str, bool]:
+        """Returns, for each model, whether it has a serving version."""
+        return {name: versions.is_available for name, versions in self._models.items()}
 
     @contextmanager
     def acquire(self, spec: Any, call: Call) -> Iterator[Handle[SavedModelRuntime]]:

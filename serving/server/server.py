@@ -1,4 +1,4 @@
-"""The embedded server: one model from a base path, over gRPC."""
+"""The embedded server: models from their base paths, over gRPC."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from serving.server.metrics import ServerMetrics
 from serving.server.model_service import ModelService
 from serving.server.models import ServedModels
 from serving.server.prediction_service import PredictionService
+from serving.server.stop_signals import STOP_SIGNALS
 from serving.server.versions import ModelVersions
 
 _LOG = logging.getLogger(__name__)
@@ -35,8 +37,8 @@ class ServerOptions:
     """What to serve, and where.
 
     Attributes:
-        model_name: Name that requests ask for.
-        base_path: Directory with one numbered directory per version.
+        models: By the name that requests ask for, the base path: a directory with one numbered
+            directory per version.
         host: Address to listen on.
         port: gRPC port; 0 lets the operating system pick one.
         port_file: Where to write the port once the server listens.
@@ -47,8 +49,7 @@ class ServerOptions:
         drain_seconds: How long requests under way may take after SIGTERM; then they are cancelled.
     """
 
-    model_name: str
-    base_path: Path
+    models: Mapping[str, Path]
     host: str = "127.0.0.1"
     port: int = 0
     port_file: Path | None = None
@@ -62,10 +63,14 @@ class ServerOptions:
         """Checks the values.
 
         Raises:
-            ConfigError: A value is out of range.
+            ConfigError: There is no model, one has no name, or a value is out of range.
         """
-        if not self.model_name:
-            raise _invalid("model_name", "a name", "nothing")
+        if not self.models:
+            raise _invalid("models", "at least one model", "none")
+        if not all(self.models):
+            raise _invalid("models", "names that are not empty", repr(list(self.models)))
+        # What is served stays what it was checked to be, whatever the caller does to its own.
+        object.__setattr__(self, "models", dict(self.models))
         for name in ("num_threads", "max_message_bytes", "poll_seconds"):
             if getattr(self, name) <= 0:
                 raise _invalid(name, "a positive number", getattr(self, name))
@@ -83,7 +88,7 @@ def _invalid(option: str, constraint: str, received: object) -> ConfigError:
 
 
 class EmbeddedServer:
-    """Serves a model until it is stopped; use it as a context manager or start and stop it.
+    """Serves models until it is stopped; use it as a context manager or start and stop it.
 
     Args:
         options: What to serve, and where.
@@ -92,15 +97,19 @@ class EmbeddedServer:
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
         self.metrics = ServerMetrics()
-        self._health = Health()
-        self._versions = ModelVersions(
-            options.model_name,
-            options.base_path,
-            load_version,
-            poll_seconds=options.poll_seconds,
-            on_change=self._follow,
+        self._models = ServedModels(
+            {
+                name: ModelVersions(
+                    name,
+                    base_path,
+                    load_version,
+                    poll_seconds=options.poll_seconds,
+                    on_change=self._refresh_health,
+                )
+                for name, base_path in options.models.items()
+            }
         )
-        self._models = ServedModels({options.model_name: self._versions})
+        self._health = Health(self._models.availability)
         self._executor = ThreadPoolExecutor(options.num_threads, thread_name_prefix="grpc")
         self._server = grpc.server(
             self._executor,
@@ -147,7 +156,7 @@ class EmbeddedServer:
         """
         self._bind()
         self._server.start()
-        self._versions.start()
+        self._models.start()
         if self.options.port_file is not None:
             try:
                 _write_whole(self.options.port_file, f"{self.port}\n")
@@ -158,10 +167,10 @@ class EmbeddedServer:
                     received=error.strerror,
                     remedy="name a file in a directory that exists",
                 ) from None
-        _LOG.info("model %s: listening on %s", self.options.model_name, self.target)
+        _LOG.info("listening on %s for %s", self.target, ", ".join(self.options.models))
 
     def stop(self, drain_seconds: float | None = None) -> None:
-        """Refuses new requests, lets those under way end, frees the model.
+        """Refuses new requests, lets those under way end, frees the models.
 
         Args:
             drain_seconds: How long they may take; the option's value if None.
@@ -172,11 +181,11 @@ class EmbeddedServer:
         end = time.monotonic() + drain_seconds
         self._server.stop(drain_seconds).wait()
         self._executor.shutdown(wait=False)
-        self._versions.stop(max(0.0, end - time.monotonic()))
+        self._models.stop(max(0.0, end - time.monotonic()))
         if self._exporter is not None:
             self._exporter.shutdown()
             self._exporter.server_close()
-        _LOG.info("model %s: stopped", self.options.model_name)
+        _LOG.info("stopped")
 
     def _bind(self) -> None:
         options = self.options
@@ -195,8 +204,8 @@ class EmbeddedServer:
             raise _cannot_listen(options.host, options.metrics_port) from None
         self.metrics_port = self._exporter.server_port
 
-    def _follow(self) -> None:
-        self._health.follow(self._models.are_available)
+    def _refresh_health(self) -> None:
+        self._health.refresh()
 
 
 def _cannot_listen(host: str, port: int) -> UnavailableError:
@@ -231,7 +240,7 @@ def serve(options: ServerOptions) -> None:
     def request_stop(number: int, frame: FrameType | None) -> None:
         stop_requested.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, request_stop)
     server = EmbeddedServer(options)
     # Freeing a version collects garbage: it need not walk through all that was imported.

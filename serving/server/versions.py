@@ -112,20 +112,25 @@ class ModelVersions(Generic[R]):
         """Starts to watch the base path in a thread."""
         self._thread.start()
 
+    def stop_watching(self) -> None:
+        """Begins no further load; returns without waiting for one that is under way."""
+        self._stopping = True
+        self._wake.set()
+
     def stop(self, drain_seconds: float = 0.0) -> None:
         """Stops watching and frees all versions.
 
         Args:
             drain_seconds: How long to wait for handles. What still runs then is cancelled.
         """
-        self._stopping = True
-        self._wake.set()
+        self.stop_watching()
         if self._thread.ident is not None:
             self._thread.join()
         self._retire(keep=None)
         end = time.monotonic() + drain_seconds
         while not self._free_drained() and time.monotonic() < end:
             self._wake.wait(min(0.05, drain_seconds))
+            self._wake.clear()
         self._free(self._retired())
 
     @contextmanager
@@ -187,6 +192,8 @@ class ModelVersions(Generic[R]):
         if self._serving is not None and self._serving.version == newest:
             return
         for version in sorted(found, reverse=True):
+            if self._stopping:
+                return
             known = self._servables.get(version)
             if known is not None and known.state is VersionState.UNLOADING:
                 return  # it is wanted back: once its old load is freed

@@ -21,6 +21,8 @@ from PIL import Image
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 _ANSWER_SECONDS = 60.0
+# Taller pictures than a texture can hold come back wrong.
+_STRIP_PIXELS = 4_000
 # Chromium reads commands from descriptor 3 and answers on 4: a child moves them there.
 _START = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); "
@@ -143,13 +145,23 @@ class Chromium:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
-    def screenshot(self, clip: dict[str, float] | None = None) -> np.ndarray[Any, Any]:
-        """Returns the pixels of the page or of a part of it: uint8 [height, width, 3]."""
-        options: dict[str, Any] = {"format": "png", "captureBeyondViewport": True}
-        if clip is not None:
-            options["clip"] = {**clip, "scale": 1}
-        data = base64.b64decode(self._call("Page.captureScreenshot", **options)["data"])
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    def screenshot(self) -> np.ndarray[Any, Any]:
+        """Returns the pixels of the whole page: uint8 [height, width, 3]."""
+        width, height = self.evaluate(
+            "[document.documentElement.clientWidth, document.documentElement.scrollHeight]"
+        )
+        strips = []
+        for top in range(0, height, _STRIP_PIXELS):
+            clip = {"x": 0, "y": top, "width": width, "height": min(_STRIP_PIXELS, height - top)}
+            answer = self._call(
+                "Page.captureScreenshot",
+                format="png",
+                captureBeyondViewport=True,
+                clip={**clip, "scale": 1},
+            )
+            data = base64.b64decode(answer["data"])
+            strips.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+        return np.concatenate(strips)
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1

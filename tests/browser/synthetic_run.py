@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ NOISE = {
 }
 CHAMPION = "mmoe"
 NUM_REPLICATES = 60
+CHANGE = {"value": 0.0042, "low": 0.0011, "high": 0.0071}
 COMPONENTS = {
     "LogExampleGen": 41.2,
     "StatisticsGen": 14.8,
@@ -124,7 +126,10 @@ def refused_before_training() -> ReportInputs:
             "rows": {
                 "impressions": {"read": 100, "used": 90, "duplicates": 0, "dead": {"late": 9}}
             },
-            "components": [{"name": "DataGate", "state": "COMPLETE", "seconds": 2.0}],
+            "components": [
+                {"name": "DataGate", "state": "complete", "seconds": 2.0},
+                {"name": "Transform", "state": "not_run", "seconds": 0.0},
+            ],
             "candidates": {},
         },
         ranking=ranking_spec(),
@@ -153,6 +158,10 @@ def _columns(table: Any, output: str) -> TaskColumns:
     )
 
 
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc).isoformat()
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -176,12 +185,14 @@ def _gates(metrics: dict[str, Any], ranking: RankingSpec) -> list[dict[str, Any]
             value = metrics[output.name][metric]["value"]
             row = {"task": output.name, "metric": metric, "kind": "value", "value": value}
             if gate.min is not None:
-                rows.append({**row, "threshold": gate.min, "passed": value >= gate.min})
+                passed = value >= gate.min
+                rows.append({**row, "bound": "lower", "threshold": gate.min, "passed": passed})
             if gate.max is not None:
-                rows.append({**row, "threshold": gate.max, "passed": value <= gate.max})
+                passed = value <= gate.max
+                rows.append({**row, "bound": "upper", "threshold": gate.max, "passed": passed})
             if gate.max_drop is not None:
-                change = {**row, "kind": "change", "value": 0.0042, "threshold": gate.max_drop}
-                rows.append({**change, "passed": True})
+                change = {"kind": "change", "bound": "lower", "threshold": -gate.max_drop}
+                rows.append({**row, **change, "value": CHANGE["value"], "passed": True})
     return rows
 
 
@@ -192,7 +203,7 @@ def _summary(rows: Impressions, ranking: RankingSpec, tables: dict[str, Any]) ->
         gates = _gates(metrics, ranking)
         slices = {}
         for device in sorted(set(table["device"].to_pylist())):
-            slices[f"device:{device}"] = _metrics(
+            slices[f"device={device}"] = _metrics(
                 table.filter(pc.field("device") == device), ranking
             )
         measured[name] = {
@@ -201,6 +212,8 @@ def _summary(rows: Impressions, ranking: RankingSpec, tables: dict[str, Any]) ->
             "train_seconds": 30.0 + number,
             "metrics": metrics,
             "slices": slices,
+            "changes": {"click": {"auc": CHANGE}},
+            "refusals": [],
             "gates": gates,
         }
     pushed = measured[CHAMPION]["blessed"]
@@ -226,7 +239,7 @@ def _summary(rows: Impressions, ranking: RankingSpec, tables: dict[str, Any]) ->
         "state": "succeeded" if pushed else "refused",
         "error": None,
         "window": {
-            split: [START_MS + start * DAY_MS, START_MS + ends[split] * DAY_MS]
+            split: [_iso(START_MS + start * DAY_MS), _iso(START_MS + ends[split] * DAY_MS - 1)]
             for split, start in SPLIT_STARTS.items()
         },
         "rows": {
@@ -242,7 +255,7 @@ def _summary(rows: Impressions, ranking: RankingSpec, tables: dict[str, Any]) ->
         "components": [
             {
                 "name": name,
-                "state": "CACHED" if name == "StatisticsGen" else "COMPLETE",
+                "state": "cached" if name == "StatisticsGen" else "complete",
                 "cached": name == "StatisticsGen",
                 "seconds": 0.2 if name == "StatisticsGen" else seconds,
                 "cpu_seconds": seconds * 1.6,
@@ -305,7 +318,7 @@ def _insights(name: str, ranking: RankingSpec) -> dict[str, Any]:
     if name == "cross_stitch":
         rng = np.random.default_rng(1)
         stitches = []
-        for layer in (1, 2):
+        for layer in (0, 1):
             matrix = 0.9 * np.eye(len(tasks)) + 0.06 * rng.normal(size=(len(tasks), len(tasks)))
             stitches.append({"layer": layer, "tasks": tasks, "matrix": matrix.round(4).tolist()})
         return {"stitches": stitches}

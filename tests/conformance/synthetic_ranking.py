@@ -286,4 +286,5 @@ def transform_synthetic(
         "train": synthetic_rows(ranking, num_rows, seed=1),
         "validation": synthetic_rows(ranking, num_rows // 2, seed=2),
     }
+    rows["validation"]["item_id"][:2] = [b"never seen", None]
     return run_transform(ranking, rows, folder)

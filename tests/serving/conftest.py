@@ -192,9 +192,9 @@ def base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(base_path: Path, **changes: object) -> ServerOptions:
+    """One model, unless `changes` brings `models` of its own."""
     values: dict[str, object] = {
-        "model_name": "ranker",
-        "base_path": base_path,
+        "models": {"ranker": base_path},
         "poll_seconds": 0.05,
         "max_message_bytes": MAX_MESSAGE_BYTES,
         **changes,

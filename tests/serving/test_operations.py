@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -21,6 +22,7 @@ from serving.api import messages, services
 from serving.api.tensors import encode
 from serving.client import RankingClient
 from serving.retry import RetryPolicy
+from serving.server.health import Health, health_service
 from serving.server.metrics import ServerMetrics
 from serving.server.server import EmbeddedServer, ServerOptions
 
@@ -53,6 +55,34 @@ def test_health_follows_the_model(tmp_path, export, server_options) -> None:
         with pytest.raises(errors.NotFoundError):
             client.predict({"x": [1]})
         watch.cancel()
+
+
+def test_health_is_that_of_the_last_change() -> None:
+    """One model's thread reads, another's changes and reports; the first one reports last."""
+    is_available = {"ranker": False}
+    has_read, may_report = threading.Event(), threading.Event()
+
+    def read_slowly_once() -> dict[str, bool]:
+        seen = dict(is_available)
+        if threading.current_thread().name == "early":
+            has_read.set()
+            may_report.wait(30)
+        return seen
+
+    service = Health(read_slowly_once)
+    early = threading.Thread(target=service.refresh, name="early")
+    late = threading.Thread(target=service.refresh)
+    early.start()
+    assert has_read.wait(30)
+    is_available["ranker"] = True
+    late.start()
+    late.join(0.2)  # it would get through here if nothing held it back
+    may_report.set()
+    for thread in (early, late):
+        thread.join(30)
+    for name in ("", health_service("ranker")):
+        request = health_pb2.HealthCheckRequest(service=name)
+        assert service._servicer.Check(request, None).status == SERVING
 
 
 def test_reflection_describes_the_services(channel) -> None:
@@ -146,7 +176,7 @@ def test_stop_cancels_what_does_not_end(tmp_path, export, server_options) -> Non
                 services.PREDICT.path, request_serializer=services.PREDICT.request.SerializeToString
             )
             endless = predict.future(request)  # no deadline
-            while server._versions._servables[1].num_handles == 0:
+            while server._models._models["ranker"]._servables[1].num_handles == 0:
                 time.sleep(0.01)
             server.stop(drain_seconds=0.2)
             assert endless.exception(30).code() in (
@@ -163,7 +193,8 @@ def test_stop_cancels_what_does_not_end(tmp_path, export, server_options) -> Non
 @pytest.mark.parametrize(
     "change",
     [
-        {"model_name": ""},
+        {"models": {}},
+        {"models": {"": Path("base")}},
         {"port": -1},
         {"port": 65536},
         {"metrics_port": 70000},
@@ -176,4 +207,4 @@ def test_stop_cancels_what_does_not_end(tmp_path, export, server_options) -> Non
 def test_options_out_of_range(tmp_path, change) -> None:
     (name,) = change
     with pytest.raises(ConfigError, match=name):
-        ServerOptions(**{"model_name": "m", "base_path": tmp_path, **change})
+        ServerOptions(**{"models": {"m": tmp_path}, **change})

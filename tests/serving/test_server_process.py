@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import pytest
 from serving import errors
 from serving.client import RankingClient
 from serving.server.__main__ import main
+from serving.server.server import ServerOptions
+from serving.server.stop_signals import STOP_SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +37,7 @@ SECRET = "payload-that-must-not-be-logged"
 def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.Popen(
-        [sys.executable, "-c", RUN_AND_LIST_IMPORTS, "--model-name", "ranker", *arguments],
+        [sys.executable, "-c", RUN_AND_LIST_IMPORTS, *arguments],
         cwd=ROOT,
         env=environment,
         stdout=(tmp_path / "stdout").open("w"),
@@ -59,7 +62,9 @@ def test_sigterm_drains_and_exits_0(tmp_path, export) -> None:
     export(base, 1)
     port_file = tmp_path / "port"
     process = start(
-        tmp_path, "--base-path", str(base), "--port", "0", "--port-file", str(port_file)
+        tmp_path,
+        *("--model", f"ranker={base}", "--model", f"twin={base}"),
+        *("--port", "0", "--port-file", str(port_file)),
     )
     try:
         port = port_of(process, port_file, tmp_path / "stderr")
@@ -70,6 +75,8 @@ def test_sigterm_drains_and_exits_0(tmp_path, export) -> None:
                 {"item_id": [SECRET, "hat"], "price": [1.0, 2.0]},
             )
             assert ranking.order.tolist() == [1, 0]
+            with RankingClient(f"127.0.0.1:{port}", "twin", timeout_seconds=30) as twin:
+                assert twin.wait_until_available(60) == 1
             with pytest.raises(errors.InvalidRequestError, match=SECRET):
                 client.predict_examples([SECRET.encode()])
             answers: list[object] = []
@@ -93,24 +100,86 @@ def test_sigterm_drains_and_exits_0(tmp_path, export) -> None:
             process.wait()
     stdout = (tmp_path / "stdout").read_text()
     log = (tmp_path / "stderr").read_text()
-    assert "version 1 is available" in log
+    for model in ("ranker", "twin"):
+        assert f"model {model}: version 1 is available" in log
     assert SECRET not in log + stdout
     (imported,) = [line for line in stdout.splitlines() if line.startswith("IMPORTED")]
     assert set(imported.split()[1:]) == {"models", "models.spec", "models.spec.errors"}
 
 
-def test_a_fault_is_one_line_and_an_exit_code(tmp_path, server, capsys) -> None:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_during_the_import_of_tensorflow_is_quiet(tmp_path, number) -> None:
+    """With a tensorflow whose import does not end."""
+    package = tmp_path / "tensorflow"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving.server", "--model", f"m={tmp_path}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
-        code = main(["--model-name", "m", "--base-path", str(tmp_path), "--port", str(server.port)])
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=60)
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    assert code == 1
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert (process.returncode, stdout, stderr) == (0, "", "")
+
+
+@pytest.fixture
+def signal_handlers() -> Iterator[None]:
+    """Puts back what `main` replaces."""
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signal_handlers")
+def test_a_fault_is_one_line_and_an_exit_code(tmp_path, server, capsys) -> None:
+    model = f"m={tmp_path}"
+    assert main(["--model", model, "--port", str(server.port)]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: cannot listen on 127.0.0.1:")
     assert "remedy" in line
-    assert main(["--model-name", "m", "--base-path", str(tmp_path), "--port", "99999"]) == 2
+    assert main(["--model", model, "--port", "99999"]) == 2
+
+
+@pytest.mark.usefixtures("signal_handlers")
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        (["ranker"], ["expected NAME=BASE_PATH", "received 'ranker'"]),
+        (["ranker="], ["expected NAME=BASE_PATH", "received 'ranker='"]),
+        (["=/models"], ["expected NAME=BASE_PATH", "received '=/models'"]),
+        ([""], ["expected NAME=BASE_PATH", "received ''"]),
+        (["a=/one", "b=/two", "a=/three"], ["names 'a' twice", "received /one and /three"]),
+    ],
+)
+def test_models_that_are_not_valid(values, parts, capsys) -> None:
+    arguments = [part for value in values for part in ("--model", value)]
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: option --model ")
+    for part in (*parts, "remedy: "):
+        assert part in line
+
+
+@pytest.mark.usefixtures("signal_handlers")
+def test_models_by_name_with_base_paths_that_hold_an_equals_sign(monkeypatch) -> None:
+    served = []
+    monkeypatch.setattr("serving.server.server.serve", served.append)
+    assert main(["--model", "a=/one/date=1", "--model", "b=two"]) == 0
+    assert served == [ServerOptions(models={"a": Path("/one/date=1"), "b": Path("two")})]
 
 
 def test_help_is_quick_and_complete() -> None:
@@ -125,5 +194,5 @@ def test_help_is_quick_and_complete() -> None:
     )
     assert found.returncode == 0
     assert found.stdout.strip().endswith("False")
-    for option in ("--model-name", "--base-path", "--port-file", "--metrics-port"):
+    for option in ("--model NAME=BASE_PATH", "--port-file", "--metrics-port"):
         assert option in found.stdout

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from components.report import formatting as f
+from components.report.formatting import ABSENT, MINUS
 
 
 @pytest.mark.parametrize(
@@ -12,16 +13,16 @@ from components.report import formatting as f
     [
         (0.74213, ".7421"),
         (1.03449, "1.0345"),
-        (-0.0031, "−.0031"),
+        (-0.0031, f"{MINUS}.0031"),
         (0.0, ".0000"),
         (-0.00001, ".0000"),
         (12.3456, "12.35"),
         (352.71, "352.7"),
         (10021.4, "10021"),
-        (None, "–"),
-        (math.nan, "–"),
-        (math.inf, "–"),
-        ("0.5", "–"),
+        (None, ABSENT),
+        (math.nan, ABSENT),
+        (math.inf, ABSENT),
+        ("0.5", ABSENT),
     ],
 )
 def test_number(value: object, text: str) -> None:
@@ -38,15 +39,15 @@ def test_bounds_get_decimals_until_they_differ() -> None:
 
 def test_interval_without_bounds_is_the_value() -> None:
     assert f.interval({"value": 0.7421, "low": None, "high": None}) == ".7421"
-    assert f.interval({}) == "–"
+    assert f.interval({}) == ABSENT
 
 
 def test_differences_carry_their_sign() -> None:
     assert f.signed(0.0031) == "+.0031"
-    assert f.signed(-0.0031) == "−.0031"
+    assert f.signed(-0.0031) == f"{MINUS}.0031"
     assert f.signed(0.00001) == ".0000"
-    assert f.signed(None) == "–"
-    assert f.signed_bounds({"low": -0.0012, "high": 0.0048}) == "[−.001, +.005]"
+    assert f.signed(None) == ABSENT
+    assert f.signed_bounds({"low": -0.0012, "high": 0.0048}) == f"[{MINUS}.001, +.005]"
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.65, ".65"), (1.25, "1.25"), (30, "30"), (0, "0")])
@@ -57,7 +58,7 @@ def test_threshold_has_no_trailing_zeros(value: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.42, "0.42 s"), (9.61, "9.6 s"), (41.2, "41 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"),
-     (3900, "1 h 05 min"), (None, "–")],
+     (3900, "1 h 05 min"), (None, ABSENT)],
 )  # fmt: skip
 def test_seconds(value: object, text: str) -> None:
     assert f.seconds(value) == text

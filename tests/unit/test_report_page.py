@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from components.report.chart_style import chart, layer, names_channel, number_channel
-from components.report.formatting import bounds, number, signed, signed_bounds
+from components.report.formatting import ABSENT, MINUS, bounds, number, signed, signed_bounds
 from components.report.gates import gate_rows
 from components.report.headline import headline_metric, judge
 from components.report.inputs import ReportInputs
@@ -32,6 +32,10 @@ from tests.browser.synthetic_run import (
 )
 
 MAX_BYTES = 3_000_000
+FELL = (
+    f"click AUC changed by {MINUS}.0150 against the previous window's model "
+    f"(change at least {MINUS}.01 is allowed, missed by .0050)"
+)
 
 
 class Page(HTMLParser):
@@ -103,6 +107,13 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return make_run(tmp_path_factory.mktemp("refused"), min_auc=0.93)
 
 
+@pytest.fixture
+def without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares tests of words the time of drawing."""
+    empty = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
+    monkeypatch.setattr("vl_convert.vegalite_to_svg", lambda *_, **__: empty)
+
+
 # Numbers ---------------------------------------------------------------------------------------
 
 
@@ -135,7 +146,7 @@ def test_first_screen_says_what_changed(run: Run, page: Page) -> None:
         assert row["Against single_task"] == expected
         best = run.inputs.summary["oracle"][output.name][metric]
         assert row["To the oracle"].startswith(signed(measured["value"] - best))
-    assert by_output["click"]["Since the previous window"] == "+.0042 | same test rows"
+    assert by_output["click"]["Since the previous window"] == "+.0042 | [+.001, +.007] same rows"
     before = run.inputs.previous_summary["candidates"]["shared_bottom"]["metrics"]  # type: ignore[index]
     was = before["conversion"]["auc"]["value"]
     now = run.inputs.metric(CHAMPION, "conversion", "auc")["value"]
@@ -148,10 +159,11 @@ def test_pushed_run_says_so_first(run: Run, text: str) -> None:
     found = outcome(run.inputs)
     assert (found.badge, found.tone) == ("pushed", "good")
     assert found.title == "mmoe was pushed as feed, version 1773273600"
-    assert found.reasons[0].startswith("5 of 5 candidates passed every metric gate; mmoe has")
+    assert found.reasons[0].startswith("5 of 5 candidates passed every gate; mmoe has")
     assert text.index(found.title) < text.index("<nav")
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_refused_run_says_which_gate_failed_by_how_much(refused: Run, tmp_path: Path) -> None:
     found = outcome(refused.inputs)
     assert (found.badge, found.tone) == ("refused", "bad")
@@ -176,7 +188,7 @@ def test_gate_table_has_every_bound(run: Run, page: Page) -> None:
     bounds_shown = [tuple(row[:3]) for row in rows]
     assert bounds_shown == [
         ("click", "AUC", "at least .6"),
-        ("click", "AUC", "change at least −.01"),
+        ("click", "AUC", f"change at least {MINUS}.01"),
         ("click", "Calibration", "at least .8"),
         ("click", "Calibration", "at most 1.25"),
         ("conversion", "AUC", "at least .55"),
@@ -189,14 +201,12 @@ def test_gate_table_has_every_bound(run: Run, page: Page) -> None:
 @pytest.mark.parametrize(
     ("kind", "metric", "threshold", "value", "passed", "sentence"),
     [
-        ("value", "calibration", 1.25, 1.3, False, "click Calibration is 1.3000, required is at most "
-         "1.25, missed by .0500"),
-        ("value", "calibration", 0.8, 0.75, False, "click Calibration is .7500, required is at least "
-         ".8, missed by .0500"),
-        ("change", "auc", 0.01, -0.015, False, "click AUC changed by −.0150 against the previous "
-         "window's model (change at least −.01 is allowed, missed by .0050)"),
-        ("change", "auc", -0.01, -0.015, False, "click AUC changed by −.0150 against the previous "
-         "window's model (change at least −.01 is allowed, missed by .0050)"),
+        ("value", "calibration", 1.25, 1.3, False, "click Calibration is 1.3000, required is at "
+         "most 1.25, missed by .0500"),
+        ("value", "calibration", 0.8, 0.75, False, "click Calibration is .7500, required is at "
+         "least .8, missed by .0500"),
+        ("change", "auc", 0.01, -0.015, False, FELL),
+        ("change", "auc", -0.01, -0.015, False, FELL),
         ("value", "auc", 0.6, None, False, "click AUC was not measured (at least .6 is required)"),
     ],
 )  # fmt: skip
@@ -312,7 +322,7 @@ def test_page_is_self_contained(text: str, page: Page) -> None:
 
 
 def test_text_from_data_is_escaped(text: str, page: Page) -> None:
-    assert f"device:{PLANTED}" in page.text
+    assert f"device={PLANTED}" in page.text
     assert PLANTED not in text
 
 
@@ -358,6 +368,7 @@ def test_missing_parts_are_named_with_the_reason(
     inputs: ReportInputs, badge: str, said: str, tmp_path: Path
 ) -> None:
     text = Page(render(inputs, tmp_path)).text
+    assert "could not be drawn" not in text
     assert outcome(inputs).badge == badge
     assert said in text
     for what in (
@@ -375,20 +386,24 @@ def test_missing_parts_are_named_with_the_reason(
     ],
     ids=lambda absent: next(iter(absent)),
 )  # fmt: skip
+@pytest.mark.usefixtures("without_charts")
 def test_any_optional_input_may_be_missing(
     run: Run, absent: dict[str, Any], tmp_path: Path
 ) -> None:
     inputs = dataclasses.replace(run.inputs, **absent)
-    assert "mmoe was pushed as feed" in Page(render(inputs, tmp_path)).text
+    text = Page(render(inputs, tmp_path)).text
+    assert "mmoe was pushed as feed" in text
+    assert "could not be drawn" not in text
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_any_key_of_the_summary_may_be_missing(run: Run, tmp_path: Path) -> None:
     for key in run.inputs.summary:
         summary = {k: v for k, v in run.inputs.summary.items() if k != key}
         inputs = dataclasses.replace(
             run.inputs, summary=summary, predictions={}, training={}, insights={}, report_data=None
         )
-        assert "</html>" in render(inputs, tmp_path)
+        assert "could not be drawn" not in render(inputs, tmp_path)
 
 
 def test_metrics_without_values_or_intervals_are_drawn(run: Run, tmp_path: Path) -> None:
@@ -399,14 +414,14 @@ def test_metrics_without_values_or_intervals_are_drawn(run: Run, tmp_path: Path)
     del metrics["conversion"]
     page = Page(render(dataclasses.replace(run.inputs, summary=summary), tmp_path))
     rows = {row[0]: row for row in page.tables["click: metrics on the test window"]}
-    assert rows["single_task"][1:3] == [".7000", "–"]
+    assert rows["single_task"][1:3] == [".7000", ABSENT]
 
 
 def test_long_and_equal_slice_names_stay_apart(run: Run, tmp_path: Path) -> None:
     summary = json.loads(json.dumps(run.inputs.summary))
     for candidate in summary["candidates"].values():
         one = next(iter(candidate["slices"].values()))
-        candidate["slices"] = {f"device:{'x' * 100_000}{i}": one for i in range(300)}
+        candidate["slices"] = {f"device={'x' * 100_000}{i}": one for i in range(300)}
     inputs = dataclasses.replace(run.inputs, summary=summary)
     text = render(inputs, tmp_path)
     assert len(text.encode()) <= MAX_BYTES
@@ -417,7 +432,7 @@ def test_long_and_equal_slice_names_stay_apart(run: Run, tmp_path: Path) -> None
 
 
 def test_component_failure_is_named(run: Run, tmp_path: Path) -> None:
-    components = [{"name": "Transform", "state": "FAILED", "seconds": 3.0}]
+    components = [{"name": "Transform", "state": "failed", "seconds": 3.0}]
     summary = {"state": "failed", "error": "disk is full", "components": components}
     inputs = ReportInputs(summary=summary, ranking=run.inputs.ranking)
     assert outcome(inputs).reasons == ("Transform: disk is full",)
@@ -431,6 +446,52 @@ def test_refusal_of_the_serving_check_is_a_reason(run: Run) -> None:
     assert "serving refused: mmoe: click differs by 3e-4, at most 1e-5 may be" in (
         outcome(inputs).reasons
     )
+
+
+def test_refusals_of_a_candidate_are_told_once(run: Run) -> None:
+    summary = json.loads(json.dumps(run.inputs.summary))
+    told = "click differs by 3e-4, at most 1e-5 may be"
+    summary["candidates"]["cross_stitch"].update(
+        blessed=False, refusals=[told, "a metric gate failed"]
+    )
+    inputs = dataclasses.replace(run.inputs, summary=summary)
+    reasons = outcome(inputs).reasons
+    assert reasons[0].startswith("4 of 5 candidates passed every gate")
+    assert reasons[1:] == (f"cross_stitch: {told}",)
+    refusal = Verdict("serving", False, (f"cross_stitch: {told}",))
+    again = dataclasses.replace(inputs, verdicts=[refusal])
+    assert outcome(again).reasons[1:] == (f"serving refused: cross_stitch: {told}",)
+
+
+def test_a_refusal_without_gate_rows_or_verdicts_is_its_own_message() -> None:
+    message = "DataGate left no verdict: a gate that did not run counts as refused"
+    inputs = ReportInputs(summary={"state": "refused", "error": message}, ranking=ranking_spec())
+    assert outcome(inputs).reasons == (message,)
+
+
+def test_a_candidate_without_metrics_is_not_the_focus(run: Run) -> None:
+    summary = json.loads(json.dumps(run.inputs.summary))
+    summary.update(state="failed", champion=None, pushed=None)
+    summary["candidates"] = {
+        "broken": {"metrics": {}, "gates": []},
+        "cross_stitch": summary["candidates"]["cross_stitch"],
+    }
+    inputs = dataclasses.replace(run.inputs, summary=summary)
+    assert focus_candidate(inputs) == "cross_stitch"
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_a_section_that_cannot_be_made_says_so(run: Run, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 cut in half")
+    inputs = dataclasses.replace(run.inputs, predictions={CHAMPION: broken})
+    text = Page(render(inputs, tmp_path)).text
+    assert text.count("could not be drawn") == 1
+    assert "mmoe was pushed as feed" in text and "Component times" in text
+
+
+def test_every_section_of_a_whole_run_is_made(page: Page) -> None:
+    assert "could not be drawn" not in page.text
 
 
 def test_page_is_replaced_in_one_step(run: Run, tmp_path: Path) -> None:

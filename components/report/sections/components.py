@@ -19,16 +19,22 @@ from components.report.blocks import (
 from components.report.inputs import Json, ReportInputs
 from components.report.svg import inline_svg
 
-_COLORS = {"ran": style.ACCENT, "re-used": style.QUIET, "failed": style.BAD}
+_COLORS = {
+    "ran": style.ACCENT,
+    "re-used": style.QUIET,
+    "failed": style.BAD,
+    "not run": "var(--line)",
+}
 
 
 def section(inputs: ReportInputs) -> Section:
     """Shows the time of every component in the order they ran."""
     components = list(inputs.summary.get("components") or [])
     blocks: list[Block] = []
+    used = {_outcome(component) for component in components}
     if components:
         blocks += [
-            Legend(tuple(_COLORS.items())),
+            Legend(tuple((n, c) for n, c in _COLORS.items() if n in used)),
             Figures((_figure(components),), wide=True),
             Disclosure("Times and memory", (_table(components),)),
         ]
@@ -45,7 +51,17 @@ def section(inputs: ReportInputs) -> Section:
 def _outcome(component: Json) -> str:
     if str(component.get("state", "")).lower() == "failed":
         return "failed"
+    if str(component.get("state", "")).lower() == "not_run":
+        return "not run"
     return "re-used" if component.get("cached") else "ran"
+
+
+def _told(component: Json) -> str:
+    outcome = _outcome(component)
+    if outcome == "not run":
+        return outcome
+    time = f.seconds(component.get("seconds"))
+    return time if outcome == "ran" else f"{time}, {outcome}"
 
 
 def _figure(components: list[Json]) -> Figure:
@@ -54,8 +70,7 @@ def _figure(components: list[Json]) -> Figure:
             "component": str(c.get("name")),
             "seconds": float(c.get("seconds") or 0.0),
             "outcome": _outcome(c),
-            "text": f.seconds(c.get("seconds"))
-            + ("" if _outcome(c) == "ran" else f", {_outcome(c)}"),
+            "text": _told(c),
         }
         for c in components
     ]
@@ -93,7 +108,7 @@ def _table(components: list[Json]) -> Table:
         Row(
             (
                 Cell(str(c.get("name"))),
-                Cell("re-used" if c.get("cached") else str(c.get("state") or f.ABSENT)),
+                Cell(_outcome(c)),
                 Cell(f.seconds(c.get("seconds"))),
                 Cell(f.seconds(c.get("cpu_seconds"))),
                 Cell(f.mebibytes(c.get("peak_rss_bytes"))),

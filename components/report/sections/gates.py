@@ -7,7 +7,6 @@ from components.report.formatting import ABSENT, clipped, metric_label, number
 from components.report.gates import GateRow, gate_rows
 from components.report.inputs import ReportInputs
 
-
 _MAX_REASONS = 2_000
 
 

@@ -70,7 +70,7 @@ def _stitches(name: str, insights: Json) -> list[Figure]:
             for into, weights in zip(tasks, stitch.get("matrix") or [], strict=False)
             for source, value in zip(tasks, weights, strict=False)
         ]
-        title = f"{name}: stitches after layer {stitch.get('layer')}"
+        title = f"{name}: stitches after layer {int(stitch.get('layer') or 0) + 1}"
         if rows:
             figures.append(_heat_map(title, rows, tasks, tasks, ""))
     return figures

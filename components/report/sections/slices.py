@@ -53,10 +53,12 @@ def section(inputs: ReportInputs) -> Section:
         blocks.append(
             Figures(tuple(_figure(inputs, focus, o, names[:MAX_CHARTED], colors) for o in outputs))
         )
-        tables = [_table(inputs, focus, output, names[:MAX_TABLED]) for output in outputs]
+        tables: list[Block] = [
+            _table(inputs, focus, output, names[:MAX_TABLED]) for output in outputs
+        ]
         if len(names) > MAX_TABLED:
             more = len(names) - MAX_TABLED
-            tables.append(Notice(f"{more} more slices are in summary.json."))  # type: ignore[arg-type]
+            tables.append(Notice(f"{more} more slices are in summary.json."))
         blocks.append(Disclosure(f"All metrics of {focus} by slice", tuple(tables)))
     return Section(
         anchor="slices",
