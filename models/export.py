@@ -50,8 +50,8 @@ def export_model(
     served = tf.Module(name="served_model")
     served.transform = RequestTransform(transform_graph, model.ranking)
     signatures = _signatures(model, served.transform)
-    read = {id(v): v for s in signatures.values() for v in s.graph.variables}
-    served.weights = list(read.values())
+    read = {id(v) for signature in signatures.values() for v in signature.graph.variables}
+    served.weights = [v for v in model.trainable_variables if id(v) in read]
     tf.saved_model.save(served, export_dir, signatures=signatures)
     description = Path(export_dir, DESCRIPTION)
     description.parent.mkdir(parents=True, exist_ok=True)

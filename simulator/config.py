@@ -66,9 +66,9 @@ class SimulationConfig:
         for name in ("duplicate_rate", "late_rate", "orphan_rate", "malformed_rate"):
             _check_number(name, getattr(self, name), low=0.0, high=MAX_FAULT_RATE)
         if self.num_users is not None:
-            _check_integer("num_users", self.num_users, low=10, high=10**8)
+            _check_integer("num_users", self.num_users, low=10, high=10**7)
         if self.num_items is not None:
-            _check_integer("num_items", self.num_items, low=20, high=10**8)
+            _check_integer("num_items", self.num_items, low=20, high=10**6)
         _check_number("slate_size", self.slate_size, low=1.0, high=500.0)
         _check_number("conversion_window_hours", self.conversion_window_hours, low=1.0, high=96.0)
         if self.file_format not in get_args(FileFormat):

@@ -64,11 +64,12 @@ class LogWriter:
             stream: Name of the stream.
             arrived: Rows in ascending order of folders.
         """
+        (self.out_dir / stream).mkdir(parents=True, exist_ok=True)
         folders, starts = np.unique(arrived.folder, return_index=True)
         bounds = [*starts.tolist(), len(arrived.folder)]
         for folder, start, stop in zip(folders.tolist(), bounds, bounds[1:], strict=False):
             path = self.out_dir / stream / f"date={self.config.date(folder)}"
-            path.mkdir(parents=True)
+            path.mkdir()
             rows = taken(arrived.rows, np.arange(start, stop))
             self._write_file(self.table(rows), path / f"part-00000.{self.config.file_format}")
 

@@ -108,7 +108,6 @@ class Items:
         log_length: Logarithm of the length, standardized.
         quality: Latent quality, standard normal.
         observed_quality: Noisy view of it in [0, 1] that requests carry.
-        first_block: Block of the log in which the item appears; 0 for those already there.
         click_effect: Effect of the item in each block, with drift and novelty, [blocks, items].
         log_supply: Logarithm of how often the item is a candidate, [blocks, items]; -inf before
             it exists.
@@ -120,7 +119,6 @@ class Items:
     log_length: Floats
     quality: Floats
     observed_quality: Floats
-    first_block: Ints
     click_effect: Floats
     log_supply: Floats
 
@@ -277,7 +275,6 @@ def _draw_items(config: SimulationConfig, sizes: EffectSizes, rng: np.random.Gen
         log_length=log_length,
         quality=quality,
         observed_quality=np.clip(0.5 + 0.17 * seen_quality, 0.0, 1.0),
-        first_block=first_block,
         click_effect=fixed + drift + sizes.novelty * freshness,
         log_supply=np.where(exists, popularity + np.log(fading) + 2.0 * drift, -np.inf),
     )

@@ -131,7 +131,8 @@ def _slate_sizes(config: SimulationConfig, surface: Ints, rng: np.random.Generat
     factors = SURFACE_SLATE_FACTORS / (SURFACE_SLATE_FACTORS @ SURFACE_SHARES)
     mean = np.maximum(config.slate_size * factors[surface] - 1.0, 0.0)
     more = rng.poisson(mean * rng.gamma(4.0, 0.25, len(surface)))
-    return np.minimum(1 + more, config.max_slate_size).astype(np.int64)
+    sizes: Ints = np.minimum(1 + more, config.max_slate_size)
+    return sizes
 
 
 def _draw_items(

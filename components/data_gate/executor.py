@@ -21,7 +21,7 @@ Artifacts = dict[str, list[artifact.Artifact]]
 class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
     """Executes the DataGate."""
 
-    def Do(  # noqa: N802
+    def Do(
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         """Judges the examples and blesses them or not.

@@ -42,6 +42,12 @@ def judge(
     reasons += account_checks.dead_letter_reasons(accounts, limits)
     reasons += account_checks.evidence_reasons(ranking, accounts, limits)
 
+    if not any(output.gates for output in ranking.outputs):
+        reasons.append(
+            "no task has gates: expected at least one gated task, or nothing is checked; remedy: "
+            "declare gates on the served tasks"
+        )
+
     train = summarize(statistics["train"])
     reasons += _row_reasons(accounts, statistics)
     constant, warnings = labels.constant_label_reasons(ranking, accounts, train)

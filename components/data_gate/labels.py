@@ -93,7 +93,7 @@ def label_rate_reasons(
 
 def _mean_label(output: Output, split: SplitSummary) -> tuple[float, float] | None:
     label, mask = split.feature(output.label_key), split.feature(output.mask_key)
-    if label.mean is None or label.standard_deviation is None or not mask.mean or not split.num_rows:
+    if label.mean is None or label.standard_deviation is None or not mask.mean:
         return None
     error = label.standard_deviation / math.sqrt(split.num_rows)
     return label.mean / mask.mean, error / mask.mean

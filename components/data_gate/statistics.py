@@ -97,7 +97,10 @@ def _summarize_feature(
     if kind == "string_stats":
         present = _num_present(feature.string_stats.common_stats)
         return FeatureSummary(
-            name, num_rows, present, num_unique=int(feature.string_stats.unique) if present else None
+            name,
+            num_rows,
+            present,
+            num_unique=int(feature.string_stats.unique) if present else None,
         )
     if kind == "bytes_stats":
         return FeatureSummary(name, num_rows, _num_present(feature.bytes_stats.common_stats))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -68,8 +67,7 @@ def telling_rows(world: RawWorld, num_rows: int) -> frozenset[Key]:
     )
     columns = [column.to_pylist() for column in table.columns]
     return frozenset(
-        (row[0], *(text.encode() for text in row[1:]))
-        for row in zip(*columns, strict=True)
+        (row[0], *(text.encode() for text in row[1:])) for row in zip(*columns, strict=True)
     )
 
 
@@ -93,19 +91,13 @@ def audit(world: RawWorld, rows: pa.Table, missing: frozenset[Key]) -> AuditResu
         at = best[wrong[best]]
         if len(at):
             reasons.append(_difference_reason(world, rows, name, example[at], len(best)))
-    split = first_of_each(rows[SPLIT].combine_chunks(), example[best])
+    split = rows[SPLIT].take(pa.array(example[best])).to_pylist()
     return AuditResult(
         tuple(reasons),
         len(best),
         {name: split.count(name) for name in sorted(set(split))},
         tuple(differences),
     )
-
-
-def first_of_each(values: pa.Array, positions: NDArray[np.int64]) -> list[Any]:
-    """Takes values at positions, as Python objects."""
-    taken: list[Any] = values.take(pa.array(positions)).to_pylist()
-    return taken
 
 
 def _key_columns(world: RawWorld) -> str:
@@ -168,7 +160,8 @@ def _numbers_differ(said: pa.Array, expected: pa.ChunkedArray) -> NDArray[np.boo
     a = said.to_numpy(zero_copy_only=False).astype(np.float64)
     b = expected.to_numpy().astype(np.float64)
     near = np.isclose(a, b, rtol=RELATIVE_TOLERANCE, atol=_ABSOLUTE_TOLERANCE, equal_nan=True)
-    return ~near
+    differs: NDArray[np.bool_] = ~near
+    return differs
 
 
 def _lists_differ(said: pa.Array, expected: pa.ChunkedArray) -> NDArray[np.bool_]:

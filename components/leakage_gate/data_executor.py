@@ -19,7 +19,7 @@ Artifacts = dict[str, list[artifact.Artifact]]
 class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
     """Refuses examples that know what a ranking request cannot."""
 
-    def Do(  # noqa: N802 - the name TFX calls
+    def Do(
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         """Judges the examples and blesses them or not.

@@ -99,7 +99,8 @@ def _suspicion_reason(ranking: RankingSpec, suspicion: Suspicion, limits: Limits
         "remedy: declare when the column is really known (availability: future), or, if a request "
         "does carry it, set suspicion_waived: true and say why"
         if suspicion.column in ranking.columns
-        else "remedy: check the feature's events, window and availability_lag"
+        else "remedy: check the feature's events, window and availability_lag; if it is right, raise "
+        "data_checks.max_single_feature_auc"
     )
     return (
         f"column {suspicion.column}: alone predicts task {suspicion.output.task} (output "

@@ -67,7 +67,9 @@ class ExampleRows:
             for records, at_position, at_time in self._candidates(split, wanted, times):
                 by_position.append(self._decode(records[at_position].tolist(), split))
                 rows = self._decode(records[at_time].tolist(), split)
-                by_key.append(rows.filter(pa.array([key in keys for key in self.keys(rows)], pa.bool_())))
+                by_key.append(
+                    rows.filter(pa.array([key in keys for key in self.keys(rows)], pa.bool_()))
+                )
         return (
             pa.concat_tables(by_position).combine_chunks(),
             pa.concat_tables(by_key).combine_chunks(),

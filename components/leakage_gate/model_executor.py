@@ -20,7 +20,7 @@ Artifacts = dict[str, list[artifact.Artifact]]
 class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
     """Refuses exported models that can see anything but request features."""
 
-    def Do(  # noqa: N802 - the name TFX calls
+    def Do(
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         """Judges every candidate.

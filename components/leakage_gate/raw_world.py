@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from components.log_example_gen.reader import Limits, read_source
+from components.log_example_gen.row_names import EVENT_TIMESTAMP
 from components.log_example_gen.spec import DatasetSpec, StreamColumn
 from models.spec.column import Column, ColumnType
 from models.spec.expression import referenced_columns
@@ -22,7 +23,6 @@ from models.spec.ranking import IMPRESSIONS
 
 ROW = "row__id"
 EVENT = "event__id"
-EVENT_TIME = "event__timestamp"
 
 _SQL_TYPES: dict[ColumnType, str] = {
     "string": "VARCHAR",
@@ -151,7 +151,9 @@ class RawWorld:
                 assert column.expression is not None
                 waits = referenced_columns(column.expression) & set(computed) - done
                 if name not in done and not waits:
-                    relation = f"(SELECT *, {_expression(column)} AS {quoted(name)} FROM {relation})"
+                    relation = (
+                        f"(SELECT *, {_expression(column)} AS {quoted(name)} FROM {relation})"
+                    )
                     done.add(name)
         return relation
 
@@ -173,8 +175,8 @@ class RawWorld:
             f"""
             CREATE TABLE {quoted(f"events_{stream}")} AS
             WITH known AS (
-                SELECT DISTINCT {list_of((EVENT_TIME, *source.columns))} FROM raw__events
-                WHERE {EVENT_TIME} < {self.dataset.window.cutoff}
+                SELECT DISTINCT {list_of((EVENT_TIMESTAMP, *source.columns))} FROM raw__events
+                WHERE {EVENT_TIMESTAMP} < {self.dataset.window.cutoff}
             )
             SELECT row_number() OVER () AS {EVENT}, * FROM known
             """
@@ -183,7 +185,7 @@ class RawWorld:
     def _make_pairs(self, stream: str) -> None:
         """Pairs events with the latest impressions at or before them that share their keys."""
         source = self.dataset.logs.streams[stream]
-        on = source.on
+        on, events = source.on, quoted(f"events_{stream}")
         of_event = as_keys(on, {n: c.type for n, c in source.columns.items()})
         of_impression = as_keys(on, self.impression_types)
         self.connection.execute(
@@ -191,12 +193,12 @@ class RawWorld:
             CREATE TABLE {quoted(f"pairs_{stream}")} AS
             WITH moments AS (SELECT DISTINCT {of_impression}, {TIMESTAMP} FROM impressions),
             belongs AS (
-                SELECT e.{EVENT}, e.{EVENT_TIME}, m.*
-                FROM (SELECT {EVENT}, {EVENT_TIME}, {of_event} FROM {quoted(f"events_{stream}")}) e
+                SELECT e.{EVENT}, e.{EVENT_TIMESTAMP}, m.*
+                FROM (SELECT {EVENT}, {EVENT_TIMESTAMP}, {of_event} FROM {events}) e
                 ASOF JOIN moments m
-                ON {equal("e", "m", key_names(on))} AND e.{EVENT_TIME} >= m.{TIMESTAMP}
+                ON {equal("e", "m", key_names(on))} AND e.{EVENT_TIMESTAMP} >= m.{TIMESTAMP}
             )
-            SELECT b.{EVENT}, b.{EVENT_TIME}, i.{ROW}, i.{TIMESTAMP}
+            SELECT b.{EVENT}, b.{EVENT_TIMESTAMP}, i.{ROW}, i.{TIMESTAMP}
             FROM belongs b
             JOIN (SELECT {ROW}, {TIMESTAMP}, {of_impression} FROM impressions) i
             ON {equal("b", "i", (*key_names(on), TIMESTAMP))}
@@ -217,7 +219,7 @@ class RawWorld:
                 "count": f"count(p.{EVENT})",
                 "sum": f"coalesce(sum(CAST({value} AS DOUBLE)), 0)",
                 "max": f"max({value})",
-                "first": f"first({value} ORDER BY p.{EVENT_TIME}, {value}) "
+                "first": f"first({value} ORDER BY p.{EVENT_TIMESTAMP}, {value}) "
                 f"FILTER ({value} IS NOT NULL)",
             }[join.aggregate]
             # ASOF pairs an event with one time only; the window is what this column allows.
@@ -227,7 +229,7 @@ class RawWorld:
                 SELECT i.{ROW}, {_cast(aggregate, column.type)} AS {quoted(name)}
                 FROM impressions i
                 LEFT JOIN {quoted(f"pairs_{join.stream}")} p
-                ON p.{ROW} = i.{ROW} AND p.{EVENT_TIME} < i.{TIMESTAMP} + {join.window}
+                ON p.{ROW} = i.{ROW} AND p.{EVENT_TIMESTAMP} < i.{TIMESTAMP} + {join.window}
                 LEFT JOIN {quoted(f"events_{join.stream}")} e ON e.{EVENT} = p.{EVENT}
                 GROUP BY i.{ROW}
                 """

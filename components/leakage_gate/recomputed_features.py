@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from components.leakage_gate.raw_world import (
     EVENT,
-    EVENT_TIME,
     ROW,
     RawWorld,
     as_keys,
@@ -14,6 +13,7 @@ from components.leakage_gate.raw_world import (
     list_of,
     quoted,
 )
+from components.log_example_gen.row_names import EVENT_TIMESTAMP
 from models.spec.expression import referenced_columns
 from models.spec.feature import AsOf, Rate, SlateRelative
 from models.spec.keys import TIMESTAMP
@@ -55,16 +55,15 @@ class RecomputedFeatures:
         columns = {name: f"i.{quoted(name)}" for name in self._logged_inputs()}
         if columns:
             wanted = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
-            relation = (
-                f"(SELECT t.*, {wanted} FROM targets t JOIN impressions i USING ({ROW}))"
-            )
+            relation = f"(SELECT t.*, {wanted} FROM targets t JOIN impressions i USING ({ROW}))"
         features = self._ranking.features
         for number, name in enumerate(self.names):
             as_of = features[name].as_of
             if as_of is not None:
                 table = f"as_of__{number}"
+                needed = "targets" if name in self._slate_inputs() else rows
                 self._world.connection.execute(
-                    f"CREATE OR REPLACE TABLE {table} AS {self._as_of(as_of, name)}"
+                    f"CREATE OR REPLACE TABLE {table} AS {self._as_of(as_of, name, needed)}"
                 )
                 relation = f"(FROM {relation} LEFT JOIN {table} USING ({ROW}))"
         for name in self.names:
@@ -161,8 +160,18 @@ class RecomputedFeatures:
 
     # As-of -----------------------------------------------------------------------------------
 
-    def _as_of(self, as_of: AsOf, name: str) -> str:
-        """Writes the query for one feature: `row__id` and the value."""
+    def _slate_inputs(self) -> frozenset[str]:
+        """As-of features that slate features compare, and so are needed of fellow candidates."""
+        features = self._ranking.features
+        inputs = {f.slate.of for f in features.values() if f.slate is not None}
+        for name in sorted(inputs & set(features)):
+            rate = features[name].rate
+            if rate is not None:
+                inputs |= {rate.numerator, rate.denominator}
+        return frozenset(inputs)
+
+    def _as_of(self, as_of: AsOf, name: str, rows: str) -> str:
+        """Writes the query for one feature of some impressions: `row__id` and the value."""
         seconds = f"(t.{TIMESTAMP} - {{}}(e.{KNOWN_AT})) / 1000.0"
         value = {
             "count": f"CAST(count(e.{KNOWN_AT}) AS DOUBLE)",
@@ -181,7 +190,7 @@ class RecomputedFeatures:
             WITH events AS ({self._events(as_of)}),
             rows_of AS (
                 SELECT {ROW}, {TIMESTAMP}, {entity} FROM impressions
-                WHERE {ROW} IN (SELECT {ROW} FROM targets)
+                WHERE {ROW} IN (SELECT {ROW} FROM {quoted(rows)})
             ),
             moments AS (SELECT DISTINCT {TIMESTAMP}, {list_of(keys)} FROM rows_of),
             found AS (
@@ -211,7 +220,7 @@ class RecomputedFeatures:
         else:
             columns = self._world.dataset.logs.streams[as_of.events].columns
             types = types | {name: column.type for name, column in columns.items()}
-            source, time = quoted(f"events_{as_of.events}"), EVENT_TIME
+            source, time = quoted(f"events_{as_of.events}"), EVENT_TIMESTAMP
             lacking = sorted(read - set(columns))
             if lacking:
                 source = self._with_impression_columns(as_of.events, lacking)
@@ -219,7 +228,9 @@ class RecomputedFeatures:
         if as_of.value is not None:
             is_text = as_of.aggregate == "last_values"
             value = key_text(as_of.value, types[as_of.value]) if is_text else quoted(as_of.value)
-        condition = f"WHERE coalesce(CAST(({as_of.where}) AS BOOLEAN), false)" if as_of.where else ""
+        condition = (
+            f"WHERE coalesce(CAST(({as_of.where}) AS BOOLEAN), false)" if as_of.where else ""
+        )
         return (
             f"SELECT {time} AS {KNOWN_AT}, {as_keys(as_of.entity, types)}, {value} AS {_VALUE} "
             f"FROM {source} {condition}"
@@ -235,9 +246,7 @@ class RecomputedFeatures:
             for column in self._ranking.columns.values()
             if column.join is not None and column.join.stream == stream
         ]
-        inside = (
-            f"WHERE p.{EVENT_TIME} < p.{TIMESTAMP} + {max(windows)}" if windows else ""
-        )
+        inside = f"WHERE p.{EVENT_TIMESTAMP} < p.{TIMESTAMP} + {max(windows)}" if windows else ""
         return (
             f"(SELECT DISTINCT e.*, {', '.join(f'i.{quoted(c)}' for c in lacking)} "
             f"FROM {quoted(f'pairs_{stream}')} p "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from components.leakage_gate.raw_world import EVENT_TIME, ROW, RawWorld, quoted
+from components.leakage_gate.raw_world import ROW, RawWorld, quoted
+from components.log_example_gen.row_names import EVENT_TIMESTAMP
 from models.spec.keys import TIMESTAMP
 from models.spec.task import Output, Task
 
@@ -53,8 +54,8 @@ def rows_across_the_train_cutoff(world: RawWorld, limit: int) -> str:
     hits = [
         f"SELECT {ROW} FROM {quoted(f'pairs_{column.join.stream}')} "
         f"WHERE {TIMESTAMP} >= {window.train_start} AND {TIMESTAMP} < {window.validation_start} "
-        f"AND {EVENT_TIME} >= {window.train_cutoff} "
-        f"AND {EVENT_TIME} < {TIMESTAMP} + {column.join.window}"
+        f"AND {EVENT_TIMESTAMP} >= {window.train_cutoff} "
+        f"AND {EVENT_TIMESTAMP} < {TIMESTAMP} + {column.join.window}"
         for column in world.ranking.columns.values()
         if column.join is not None
     ]

@@ -118,7 +118,11 @@ def read_exported_graph(directory: str) -> ExportedGraph:
                     if keys is None:
                         opaque.append(f"{graph}/{node.name} ({node.op})")
     return ExportedGraph(
-        signatures, frozenset(parse_keys), tuple(opaque), tuple(nodes), tuple(stray),
+        signatures,
+        frozenset(parse_keys),
+        tuple(opaque),
+        tuple(nodes),
+        tuple(stray),
         frozenset(variables),
     )
 
@@ -135,10 +139,7 @@ def _unreadable(path: Path, received: object) -> DataError:
 def _signatures(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, Signature]:
     return {
         name: Signature(
-            {
-                key: tf.dtypes.as_dtype(info.dtype).name
-                for key, info in signature.inputs.items()
-            },
+            {key: tf.dtypes.as_dtype(info.dtype).name for key, info in signature.inputs.items()},
             frozenset(signature.outputs),
             frozenset(info.name.split(":")[0] for info in signature.inputs.values()),
         )

@@ -113,8 +113,8 @@ def _views(feature: Feature, rows: pa.Table, item_key: str) -> Iterator[View]:
     else:
         item = first_values(rows[item_key])
         held = pc.fill_null(pc.equal(flat, item.take(pa.array(parent))), False)
-        hits = np.bincount(parent, weights=held.to_numpy(zero_copy_only=False), minlength=num_rows)
-        yield View("holds the item", hits)
+        hits = np.bincount(parent, weights=_numbers(held), minlength=num_rows)
+        yield View("holds the item", hits.astype(float))
 
 
 def _text_views(values: pa.Array) -> Iterator[View]:
@@ -148,4 +148,5 @@ def _elements(column: pa.ListArray) -> tuple[pa.Array, separation.Codes]:
 
 
 def _numbers(values: pa.Array) -> Floats:
-    return values.to_numpy(zero_copy_only=False).astype(np.float64)
+    numbers: Floats = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return numbers

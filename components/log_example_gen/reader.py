@@ -426,18 +426,15 @@ def _missing_columns(where: str, missing: frozenset[str], present: set[str]) -> 
 
 
 def _parse_time_ms(key: str, text: str) -> int:
-    times = time_ms(pl.Series([text]), "ms")
     try:
         parsed = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        parsed = None
-    if parsed is None or times[0] is None:
+    except ValueError as error:
         raise ConfigError(
             f"{key} is not a time",
             constraint="an ISO 8601 date or time, e.g. 2024-01-31",
             received=repr(text),
             remedy=f"correct {key}",
-        )
+        ) from error
     if parsed.tzinfo is None:
         parsed = parsed.replace(tzinfo=datetime.timezone.utc)
     return round((parsed - _EPOCH) / datetime.timedelta(milliseconds=1))

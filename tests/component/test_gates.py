@@ -169,8 +169,8 @@ def write_logs(root: Path, seed: int, num_slates: int = 500) -> None:
     """Writes small logs in which nearly everything that can tie does.
 
     Times fall on the first seconds of some busy hours, so that events share their millisecond with
-    impressions, window edges and each other; rows are duplicated, keys missing, events orphaned
-    or late.
+    impressions, window edges and each other; rows are duplicated or in conflict, keys missing,
+    events orphaned or late.
     """
     rng = np.random.default_rng(seed)
     root.mkdir(parents=True, exist_ok=True)
@@ -234,6 +234,12 @@ def write_logs(root: Path, seed: int, num_slates: int = 500) -> None:
         "returns": returns,
         "history": history,
     }
+    conflicts = honest["impressions"].sample(fraction=0.03, seed=seed + 1)
+    conflicts = conflicts.with_columns(
+        pl.col("price") - 1, pl.col("timestamp") + pl.Series(rng.integers(-1, 2, len(conflicts)))
+    )
+    no_item = honest["impressions"].head(3).with_columns(pl.lit(None, pl.String).alias("item"))
+    honest["impressions"] = pl.concat([honest["impressions"], conflicts, no_item])
     for name, frame in honest.items():
         copies = frame.sample(fraction=0.05, seed=seed)
         pl.concat([frame, copies]).sample(fraction=1.0, shuffle=True, seed=seed).write_parquet(
@@ -270,9 +276,7 @@ class Site:
         """Judges examples by the honest specification."""
         return self.judge_as(_spec(self.logs), built, limits)
 
-    def judge_as(
-        self, spec: DatasetSpec, built: BuiltExamples, limits: Limits = LIMITS
-    ) -> Verdict:
+    def judge_as(self, spec: DatasetSpec, built: BuiltExamples, limits: Limits = LIMITS) -> Verdict:
         """Judges examples by a specification."""
         uri = write_examples(built, self.examples)
         return judge_examples(spec, limits, built.accounts, uri)

@@ -121,7 +121,8 @@ def synthetic_rows(ranking: RankingSpec, num_rows: int = 1200, seed: int = 0) ->
     device = rng.integers(0, 3, num_rows)
     price = np.exp(rng.normal(1.0, 1.0, num_rows))
     quality = rng.normal(size=num_rows)
-    affinity = rng.normal(size=40)[user] + rng.normal(size=30)[item] + quality
+    tastes = np.random.default_rng(0).normal(size=70)
+    affinity = tastes[user] + tastes[40 + item] + quality
     click = rng.random(num_rows) < 1 / (1 + np.exp(-affinity + 0.5))
     bought = click & (rng.random(num_rows) < 1 / (1 + np.exp(-quality)))
     watch = np.where(click & (rng.random(num_rows) < 0.8), np.exp(1.5 + affinity), 0.0)

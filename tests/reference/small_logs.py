@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,7 @@ def either(left: bool | None, right: bool | None) -> bool | None:
     return None if left is None or right is None else False
 
 
+@lru_cache
 def parse(text: str) -> tuple[Logs, RankingSpec]:
     """Parses the part of a configuration that examples depend on."""
     raw = YAML(typ="safe").load(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import numpy as np
@@ -150,17 +151,28 @@ def _judge(
         limits,
         accounts if accounts is not None else _accounts(splits),
         training_schema(RANKING, ()),
-        {s: _statistics(c) for s, c in splits.items()},
-        {s: _statistics(c) for s, c in previous.items()} if previous is not None else None,
+        {s: _remembered(c) for s, c in splits.items()},
+        {s: _remembered(c) for s, c in previous.items()} if previous is not None else None,
     )
+
+
+def _remembered(columns: Columns) -> statistics_pb2.DatasetFeatureStatisticsList:
+    """Computes the statistics of the unchanged splits once."""
+    for original in (*SPLITS.values(), *PREVIOUS.values()):
+        if columns is original:
+            if id(columns) not in _STATISTICS:
+                _STATISTICS[id(columns)] = _statistics(columns)
+            return _STATISTICS[id(columns)]
+    return _statistics(columns)
+
+
+_STATISTICS: dict[int, statistics_pb2.DatasetFeatureStatisticsList] = {}
 
 
 def _changed(**columns: Any) -> dict[str, Columns]:
     """Returns the splits with some train columns replaced."""
-    splits = copy.deepcopy(SPLITS)
-    for name, values in columns.items():
-        splits["train"][name] = list(values)
-    return splits
+    replaced = {name: list(values) for name, values in columns.items()}
+    return {**SPLITS, "train": {**SPLITS["train"], **replaced}}
 
 
 def _only_reason(verdict: Verdict) -> str:
@@ -250,9 +262,7 @@ def test_too_few_positives_are_refused_with_the_numbers() -> None:
 
 def test_an_all_zero_label_of_a_gated_task_is_refused() -> None:
     zeros = np.zeros(NUM_ROWS["train"])
-    verdict = _judge(
-        _changed(purchase__label=zeros, purchase_given_click__label=zeros)
-    )
+    verdict = _judge(_changed(purchase__label=zeros, purchase_given_click__label=zeros))
     reason = _only_reason(verdict)
     for part in ("task purchase", "zero in all 4000", "column bought", "remedy"):
         assert part in reason
@@ -281,7 +291,7 @@ def test_a_constant_and_an_entirely_missing_feature_are_only_reported() -> None:
     num_rows = NUM_ROWS["train"]
     splits = _changed(device=[b"phone"] * num_rows, price=[None] * num_rows)
     for split in ("validation", "test"):
-        splits[split]["price"] = [None] * NUM_ROWS[split]
+        splits[split] = {**SPLITS[split], "price": [None] * NUM_ROWS[split]}
     verdict = _judge(splits)
     assert verdict.passed, verdict.reasons
     assert verdict.details["warnings"] == [
@@ -378,6 +388,21 @@ def test_an_empty_split_is_refused() -> None:
     splits = dict(SPLITS, validation={name: [] for name in SPLITS["validation"]})
     verdict = _judge(splits)
     assert any("validation" in r for r in verdict.reasons)
+
+
+def test_a_run_without_any_gate_is_refused() -> None:
+    content = RANKING.model_dump(mode="json")
+    for task in content["tasks"].values():
+        task["gates"] = {}
+    verdict = judge(
+        RankingSpec.model_validate_json(json.dumps(content)),
+        LIMITS,
+        _accounts(SPLITS),
+        training_schema(RANKING, ()),
+        {s: _remembered(c) for s, c in SPLITS.items()},
+        None,
+    )
+    assert "no task has gates" in _only_reason(verdict)
 
 
 def test_unknown_limits_are_an_error() -> None:

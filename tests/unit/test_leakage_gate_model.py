@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from components.leakage_gate.model_gate import judge_models
 from models.spec.ranking import RankingSpec
@@ -158,9 +159,7 @@ def test_only_the_leaking_candidate_is_accused(tmp_path: Path) -> None:
     ("name", "what"),
     [("bought", "a future column"), ("position", "a decision column"), ("oracle", "")],
 )
-def test_an_input_outside_the_allow_list_is_refused(
-    tmp_path: Path, name: str, what: str
-) -> None:
+def test_an_input_outside_the_allow_list_is_refused(tmp_path: Path, name: str, what: str) -> None:
     reason = _only_reason(tmp_path, predict=(*PREDICT, name))
     assert f"'predict' has the input '{name}'" in reason
     assert what in reason
@@ -285,6 +284,16 @@ def test_the_description_of_objects_may_name_future_columns(tmp_path: Path) -> N
     directory = _export(tmp_path / "model", attributes={"holder": Holder()})
     assert b"dwell_seconds" in (Path(directory) / "saved_model.pb").read_bytes()
     assert judge_models(RANKING, {"mmoe": directory}).passed
+
+
+def test_a_graph_input_of_no_signature_is_refused(tmp_path: Path) -> None:
+    directory = _export(tmp_path / "model")
+    path = Path(directory) / "saved_model.pb"
+    proto = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    proto.meta_graphs[0].graph_def.node.add(name="smuggled", op="Placeholder")
+    path.write_bytes(proto.SerializeToString())
+    (reason,) = judge_models(RANKING, {"mmoe": directory}).reasons
+    assert "an input 'smuggled' that belongs to no signature" in reason
 
 
 def test_a_damaged_export_is_refused(tmp_path: Path) -> None:
