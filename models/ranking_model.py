@@ -21,7 +21,7 @@ from models.spec.training import Candidate, Training
 from models.task_loss import TaskLoss
 
 Batch = Mapping[str, tf.Tensor]
-"""Packed features, and label and weight of every output by their keys, [rows] each."""
+"""Packed features, and label and weight of every output by their keys, [batch] each."""
 
 TOTAL = "total"
 """Name of the weighted sum among the losses of a step."""

@@ -21,6 +21,9 @@ from models.spec.keys import (
 
 Column: TypeAlias = NDArray[Any]
 
+Batch: TypeAlias = dict[str, tf.Tensor]
+"""Column name to [rows of the batch, ...]."""
+
 _READ_ROWS = 8192
 _PACKED_IDS = (TRANSFORMED_CATEGORICAL, TRANSFORMED_SEQUENCES)
 _PACKED = (*_PACKED_IDS, TRANSFORMED_NUMERIC)
@@ -46,13 +49,18 @@ class Rows(ABC):
     def column(self, name: str) -> Column:
         """Returns one column that is not packed, in order of rows: [rows]."""
 
+    @property
     @abstractmethod
-    def in_order(self, batch_size: int) -> tf.data.Dataset:
-        """Returns batches (column name to tensor) in order; the last one may be shorter."""
+    def batch_spec(self) -> dict[str, tf.TensorSpec]:
+        """Type and shape of a batch of any size, by column."""
 
     @abstractmethod
-    def shuffled(self, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
-        """Returns all rows in batches, in an order that depends on seed and epoch alone."""
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Yields the rows in order; the last batch may be shorter."""
+
+    @abstractmethod
+    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+        """Yields all rows in an order that depends on seed and epoch alone."""
 
 
 @final
@@ -67,37 +75,39 @@ class CachedRows(Rows):
         """Keeps the columns."""
         super().__init__(tuple(columns))
         self._columns = dict(columns)
-        self._tensors: dict[str, tf.Tensor] | None = None
+        self._tensors = {name: tf.constant(values) for name, values in columns.items()}
 
     @property
     def num_rows(self) -> int:
         """Number of rows."""
         return len(next(iter(self._columns.values())))
 
+    @property
+    def batch_spec(self) -> dict[str, tf.TensorSpec]:
+        """See `Rows.batch_spec`."""
+        return {
+            name: tf.TensorSpec([None, *values.shape[1:]], values.dtype)
+            for name, values in self._tensors.items()
+        }
+
     def column(self, name: str) -> Column:
         """See `Rows.column`."""
         return self._columns[name]
 
-    def in_order(self, batch_size: int) -> tf.data.Dataset:
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
         """See `Rows.in_order`."""
         return self._batches(np.arange(self.num_rows), batch_size)
 
-    def shuffled(self, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
+    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """See `Rows.shuffled`."""
         rng = np.random.default_rng(derived_seed(seed, "shuffle", epoch))
         return self._batches(rng.permutation(self.num_rows), batch_size)
 
-    def _batches(self, order: Column, batch_size: int) -> tf.data.Dataset:
-        # Rows are picked a batch at a time: passing single rows through tf.data costs more than
-        # the training step.
-        if self._tensors is None:
-            self._tensors = {name: tf.constant(values) for name, values in self._columns.items()}
-        tensors = self._tensors
-
-        def pick(rows: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {name: tf.gather(values, rows) for name, values in tensors.items()}
-
-        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).map(pick).prefetch(2)
+    def _batches(self, order: Column, batch_size: int) -> Iterator[Batch]:
+        # A batch is picked at once: single rows through tf.data cost more than a training step.
+        for start in range(0, len(order), batch_size):
+            picked = order[start : start + batch_size]
+            yield {name: tf.gather(values, picked) for name, values in self._tensors.items()}
 
 
 @final
@@ -124,15 +134,21 @@ class StreamedRows(Rows):
         """Number of rows."""
         return len(next(iter(self._scalars.values())))
 
+    @property
+    def batch_spec(self) -> dict[str, tf.TensorSpec]:
+        """See `Rows.batch_spec`."""
+        spec: dict[str, tf.TensorSpec] = self._batches(_records(self._files), 1).element_spec
+        return spec
+
     def column(self, name: str) -> Column:
         """See `Rows.column`."""
         return self._scalars[name]
 
-    def in_order(self, batch_size: int) -> tf.data.Dataset:
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
         """See `Rows.in_order`."""
-        return self._batches(_records(self._files), batch_size)
+        return iter(self._batches(_records(self._files), batch_size))
 
-    def shuffled(self, batch_size: int, seed: int, epoch: int) -> tf.data.Dataset:
+    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """See `Rows.shuffled`."""
         rng = np.random.default_rng(derived_seed(seed, "files", epoch))
         records = _records([self._files[i] for i in rng.permutation(len(self._files))]).shuffle(
@@ -140,7 +156,7 @@ class StreamedRows(Rows):
             seed=derived_seed(seed, "shuffle", epoch),
             reshuffle_each_iteration=False,
         )
-        return self._batches(records, batch_size)
+        return iter(self._batches(records, batch_size))
 
     def _batches(self, records: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         return records.batch(batch_size).map(_parser(self._spec)).prefetch(2)

@@ -105,7 +105,7 @@ def _build_model(
         losses,
         biases,
     )
-    model.prepare(next(iter(train.in_order(1))))
+    model.prepare(next(train.in_order(1)))
     return model
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -93,13 +94,12 @@ class TrainingLoop:
         self._checkpoint_dir = checkpoint_dir
         self._log_dir = log_dir
         self._state = _ProgressState()
-        self._run_epoch = tf.function(self._epoch)
-        checkpoint = tf.train.Checkpoint(model=model, progress=self._state)
-        self._last = tf.train.CheckpointManager(
-            checkpoint, str(checkpoint_dir / "last"), max_to_keep=1
-        )
-        self._best = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=model), str(checkpoint_dir / "best"), max_to_keep=1
+        self._step = tf.function(model.train_step, input_signature=[train.batch_spec])
+        self._checkpoints = tf.train.CheckpointManager(
+            tf.train.Checkpoint(model=model, progress=self._state),
+            str(checkpoint_dir),
+            # Training stops `patience` epochs after the best one: it is among those kept.
+            max_to_keep=training.patience + 1,
         )
         self._restore()
 
@@ -118,7 +118,7 @@ class TrainingLoop:
             record = self.progress.epochs[-1]
             log.write(record["epoch"], _scalars(record))
         log.close()
-        self._best.checkpoint.restore(self._best.latest_checkpoint).expect_partial()
+        self._restore_best_weights()
         return self.progress
 
     def discard_checkpoints(self) -> None:
@@ -137,7 +137,8 @@ class TrainingLoop:
         epoch = progress.num_epochs + 1
         batches = self._train.shuffled(self._training.batch_size, self._training.seed, epoch)
         start = time.perf_counter()
-        losses = {name: float(loss) for name, loss in self._run_epoch(batches).items()}
+        steps = [self._step(batch) for batch in batches]
+        losses = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
         progress.step_seconds += time.perf_counter() - start
         measured = self._validation.measure()
         objective = objective_value(self._objective, measured)
@@ -153,9 +154,7 @@ class TrainingLoop:
         logging.info("epoch %d: loss %.5f, objective %s", epoch, losses[TOTAL], objective)
         if self._is_better(objective):
             progress.best_epoch, progress.best_objective = epoch, objective
-            # The best weights go first: killed between the two, the epoch runs again.
-            self._best.save(checkpoint_number=epoch)
-        self._last.save(checkpoint_number=epoch)
+        self._checkpoints.save(checkpoint_number=epoch)
 
     def _is_better(self, objective: float | None) -> bool:
         best = self.progress.best_objective
@@ -163,22 +162,20 @@ class TrainingLoop:
             return True
         return objective is not None and (best is None or objective > best)
 
-    def _epoch(self, batches: tf.data.Dataset) -> dict[str, tf.Tensor]:
-        """Steps through the batches; returns the mean of each loss over the steps."""
-        sums = {name: tf.zeros(()) for name in (*self._model.tasks, TOTAL)}
-        num_steps = tf.zeros(())
-        for batch in batches:
-            losses = self._model.train_step(batch)
-            sums = {name: sums[name] + losses[name] for name in sums}
-            num_steps += 1.0
-        return {name: value / num_steps for name, value in sums.items()}
+    def _restore_best_weights(self) -> None:
+        (best,) = (
+            path
+            for path in self._checkpoints.checkpoints
+            if path.endswith(f"-{self.progress.best_epoch}")
+        )
+        tf.train.Checkpoint(model=self._model).restore(best).expect_partial()
 
     def _restore(self) -> None:
-        latest = self._last.latest_checkpoint
+        latest = self._checkpoints.latest_checkpoint
         if latest is None:
             return
         try:
-            self._last.checkpoint.restore(latest).assert_existing_objects_matched()
+            self._checkpoints.checkpoint.restore(latest).assert_existing_objects_matched()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             raise DataError(
                 f"the checkpoint {latest} does not fit this model",

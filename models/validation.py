@@ -34,7 +34,7 @@ class Validation:
         """Keeps the rows."""
         self._model = model
         self._rows = rows
-        self._predict = tf.function(model.predictions, reduce_retracing=True)
+        self._predict = tf.function(model.predictions, input_signature=[rows.batch_spec])
 
     def measure(self) -> Measured:
         """Computes every metric of every output of the trained tasks."""

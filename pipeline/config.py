@@ -189,7 +189,9 @@ def _log_problems(config: Config) -> list[Problem]:
         path = ("columns", name, "join")
         joined = streams.get(column.join.stream)
         if joined is None:
-            problems.append(Problem((*path, "stream"), _unknown("stream", column.join.stream, streams)))
+            problems.append(
+                Problem((*path, "stream"), _unknown("stream", column.join.stream, streams))
+            )
             continue
         if not joined.on:
             problems.append(
@@ -197,7 +199,9 @@ def _log_problems(config: Config) -> list[Problem]:
             )
         if column.join.value is not None and column.join.value not in joined.columns:
             problems.append(
-                Problem((*path, "value"), _unknown("stream column", column.join.value, joined.columns))
+                Problem(
+                    (*path, "value"), _unknown("stream column", column.join.value, joined.columns)
+                )
             )
     for name, derived in config.features.items():
         if derived.as_of is None:
@@ -238,10 +242,15 @@ def _run_problems(config: Config) -> list[Problem]:
     for index, names in enumerate(config.evaluation.slices):
         for name in names:
             column = config.columns.get(name)
-            if column is None or column.availability == "future" or column.type not in (
-                "string",
-                "int",
-                "bool",
+            if (
+                column is None
+                or column.availability == "future"
+                or column.type
+                not in (
+                    "string",
+                    "int",
+                    "bool",
+                )
             ):
                 allowed = [
                     n
@@ -249,7 +258,9 @@ def _run_problems(config: Config) -> list[Problem]:
                     if c.availability != "future" and c.type in ("string", "int", "bool")
                 ]
                 problems.append(
-                    Problem(("evaluation", "slices", index), _unknown("slice column", name, allowed))
+                    Problem(
+                        ("evaluation", "slices", index), _unknown("slice column", name, allowed)
+                    )
                 )
     outputs = {o.name: o for o in config.ranking.outputs}
     for key in config.objective:

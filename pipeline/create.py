@@ -101,7 +101,9 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             accounts=accounts,
             dataset_json=dataset.model_dump_json(),
             checks_json=json.dumps(checks),
-            code_hash=code_hash("components/leakage_gate", "components/log_example_gen", "models/spec"),
+            code_hash=code_hash(
+                "components/leakage_gate", "components/log_example_gen", "models/spec"
+            ),
         )
     )
 

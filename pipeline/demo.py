@@ -43,9 +43,7 @@ def demo(workdir_path: Path, *, seed: int, impressions: int) -> int:
     logs = _logs(workdir, seed, impressions)
     config = load_config(CONFIG, [f"logs.root={logs}"])
     with Progress() as progress:
-        summary, finished = run(
-            config, workdir, on_plan=progress.plan, on_change=progress.change
-        )
+        summary, finished = run(config, workdir, on_plan=progress.plan, on_change=progress.change)
     console = Console(width=160 if not sys.stdout.isatty() else None)
     if finished:
         console.print(f"{summary['run_id']} was finished before: nothing to do")
@@ -161,4 +159,3 @@ def _port(server: subprocess.Popen[bytes], port_file: Path, log: Path) -> int:
         received=log.read_text(errors="replace")[-500:].strip().replace("\n", " | "),
         remedy=f"see {log}",
     )
-

@@ -82,9 +82,7 @@ def _apply_overrides(document: Any, overrides: Sequence[str]) -> set[tuple[str, 
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ConfigError(
-                f"--set {text}", constraint="key.path=value, as in training.epochs=3"
-            )
+            raise ConfigError(f"--set {text}", constraint="key.path=value, as in training.epochs=3")
         parts = key.split(".")
         node = document
         for part in parts[:-1]:

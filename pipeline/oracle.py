@@ -38,7 +38,9 @@ def measure_oracle(
     if not set(_KEYS) <= set(ranking.key_columns):
         return None
     rows = pq.read_table(predictions_path, filters=[("split", "=", "test")])
-    joined = rows.join(truth.drop_columns(["timestamp", "clicked", "converted", "watch_seconds"]), _KEYS)
+    joined = rows.join(
+        truth.drop_columns(["timestamp", "clicked", "converted", "watch_seconds"]), _KEYS
+    )
     click = joined["click_probability"].to_numpy()
     conversion = joined["conversion_probability"].to_numpy()
     known = {
@@ -58,4 +60,3 @@ def measure_oracle(
             name: value if np.isfinite(value) else None for name, value in values.items()
         }
     return result
-

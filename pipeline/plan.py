@@ -87,9 +87,7 @@ def make_dataset(config: Config, date: str | None) -> DatasetSpec:
         DataError: The logs cannot be used.
     """
     root = Path(config.logs.root)
-    return _dataset(
-        config, resolve_window(config.logs, config.splits, config.ranking, root, date)
-    )
+    return _dataset(config, resolve_window(config.logs, config.splits, config.ranking, root, date))
 
 
 def _dataset(config: Config, window: Window) -> DatasetSpec:

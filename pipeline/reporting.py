@@ -12,9 +12,7 @@ from pipeline.runners.local import NodeResult
 from pipeline.summary import read_accounts, read_training, verdicts
 
 
-def write_report(
-    plan: RunPlan, results: dict[str, NodeResult], summary: dict[str, Any]
-) -> Path:
+def write_report(plan: RunPlan, results: dict[str, NodeResult], summary: dict[str, Any]) -> Path:
     """Renders `reports/<run_id>/index.html`.
 
     Args:
@@ -32,7 +30,9 @@ def write_report(
         if (path := plan.workdir.run(plan.run_id) / "predictions" / f"{name}.parquet").exists()
     }
     report = results.get("Report")
-    report_path = Path(report.outputs["report"][0], "report.json") if report and report.outputs else None
+    report_path = (
+        Path(report.outputs["report"][0], "report.json") if report and report.outputs else None
+    )
     inputs = ReportInputs(
         summary=summary,
         ranking=plan.config.ranking,
@@ -44,9 +44,7 @@ def write_report(
         else None,
         predictions=predictions,
         verdicts=verdicts(results),
-        previous_summary=plan.workdir.read_summary(plan.baseline.run_id)
-        if plan.baseline
-        else None,
+        previous_summary=plan.workdir.read_summary(plan.baseline.run_id) if plan.baseline else None,
     )
     target = plan.workdir.report(plan.run_id)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -33,9 +33,15 @@ def sample_request(examples_folder: Path, ranking: RankingSpec) -> dict[str, Any
     records = tf.data.TFRecordDataset(files, compression_type="GZIP").take(_MAX_RECORDS)
     examples = [tf.train.Example.FromString(r) for r in records.as_numpy_iterator()]
     groups = [example.features.feature[group_key].bytes_list.value[0] for example in examples]
-    largest = max(sorted(Counter(groups).items()), key=lambda item: min(item[1], _MAX_CANDIDATES))[0]
+    largest = max(sorted(Counter(groups).items()), key=lambda item: min(item[1], _MAX_CANDIDATES))[
+        0
+    ]
     slate = [e for e, g in zip(examples, groups, strict=True) if g == largest][:_MAX_CANDIDATES]
-    context = {f.name: _value(slate[0], f.name, f.length) for f in ranking.rank_inputs if f.scope == "context"}
+    context = {
+        f.name: _value(slate[0], f.name, f.length)
+        for f in ranking.rank_inputs
+        if f.scope == "context"
+    }
     candidates = [
         {
             f.name: _value(example, f.name, f.length)

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from components.champion.executor import FILE_NAME as CHAMPION_FILE
+from components.champion.executor import METRIC_GATE_FAILED
 from components.model_pusher.executor import FILE_NAME as PUSHED_FILE
 from components.scorer.executor import FILE_NAME as PREDICTIONS_FILE
 from components.verdict import Verdict, read_verdict
+from models.spec.metric import METRICS
 from models.spec.task import Output
-from pipeline.evaluation import COUNTS, OVERALL, GateRow, gate_rows, read_changes, read_metrics
+from pipeline.evaluation import OVERALL, GateRow, gate_rows, read_changes, read_metrics
 from pipeline.oracle import measure_oracle
 from pipeline.outputs import eval_outputs
 from pipeline.plan import RunPlan, config_hash
@@ -40,7 +42,7 @@ def build_summary(
     accounts = read_accounts(results)
     champion = _json(results, "Champion", "champion", CHAMPION_FILE)
     window = plan.window
-    return {
+    summary = {
         "schema_version": SCHEMA_VERSION,
         "run_id": plan.run_id,
         "pipeline": plan.config.name,
@@ -77,6 +79,9 @@ def build_summary(
         "pushed": _json(results, "ModelPusher", "pushed_model", PUSHED_FILE) or None,
         "oracle": read_oracle(plan, results),
     }
+    if state == "refused" and error is not None:
+        summary["error"] = explain_refusal(summary, error)
+    return summary
 
 
 def read_accounts(results: dict[str, NodeResult]) -> dict[str, Any]:
@@ -163,28 +168,59 @@ def _gate(row: GateRow) -> dict[str, Any]:
     }
 
 
-def _with_space(
-    metrics: Any, outputs: dict[str, Output]
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Adds to every metric the sample space it is measured on; NaN becomes null."""
+def _with_space(metrics: Any, outputs: dict[str, Output]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Adds to every metric the sample space it is measured on, and to grouped ones the groups."""
     return {
         name: {
-            metric: {k: _finite(v) for k, v in value.items()} | {"space": outputs[name].space}
-            for metric, value in by_metric.items()
-            if metric not in COUNTS
+            metric: {k: _finite(v) for k, v in by_metric[metric].items()}
+            | {"space": outputs[name].space}
+            | {
+                count: int(by_metric[f"{metric}_{count}"]["value"])
+                for count in ("num_groups", "num_groups_skipped")
+                if f"{metric}_{count}" in by_metric
+            }
+            for metric in by_metric
+            if metric in METRICS
         }
         for name, by_metric in metrics.items()
         if name in outputs
     }
 
 
+def explain_refusal(summary: dict[str, Any], error: str) -> str:
+    """Says in one line which gates failed by how much, where it was the candidates' that did.
+
+    Args:
+        summary: The summary of a refused run.
+        error: The refusal of the gate that stopped it.
+    """
+    parts = []
+    for name, candidate in summary["candidates"].items():
+        failed = [gate for gate in candidate["gates"] if not gate["passed"]]
+        reasons = [_missed(gate) for gate in failed]
+        reasons += [r for r in candidate["refusals"] if not (failed and r == METRIC_GATE_FAILED)]
+        if reasons:
+            more = f" (and {len(reasons) - 2} more)" if len(reasons) > 2 else ""
+            parts.append(f"{name}: {'; '.join(reasons[:2])}{more}")
+    if not parts or any(not c["refusals"] for c in summary["candidates"].values()):
+        return error
+    return f"no candidate passed its gates, nothing is pushed: {' | '.join(parts)}"
+
+
+def _missed(gate: dict[str, Any]) -> str:
+    what = f"{gate['task']} {gate['metric']}" + (" change" if gate["kind"] == "change" else "")
+    if gate["value"] is None:
+        return f"{what} is undefined"
+    side = "at least" if gate["bound"] == "lower" else "at most"
+    by = abs(gate["value"] - gate["threshold"])
+    return f"{what} {gate['value']:.4f}, {side} {gate['threshold']:g} required, missed by {by:.4f}"
+
+
 def _finite(value: Any) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _json(
-    results: dict[str, NodeResult], node: str, key: str, file: str
-) -> dict[str, Any]:
+def _json(results: dict[str, NodeResult], node: str, key: str, file: str) -> dict[str, Any]:
     result = results.get(node)
     if result is None or result.state not in _STATES:
         return {}

@@ -96,7 +96,7 @@ def share_converted_within(window_hours: float) -> float:
 
 @dataclass(frozen=True)
 class Attention:
-    """Examination by position: a click needs the item to be looked at (Richardson 2007, eq. 1).
+    """Examination by position: a click needs the item to be looked at (Richardson, WWW 2007).
 
     The mean over the positions of a slate is the same for every slate size, so that neither
     position nor size says anything about the probability averaged over positions.

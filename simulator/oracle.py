@@ -93,7 +93,7 @@ def auc(label: NDArray[np.bool_], score: Floats) -> float | None:
 
 
 def grouped_auc(label: NDArray[np.bool_], score: Floats, group: Ints) -> float | None:
-    """Mean of the AUCs inside groups, weighted by their rows (Zhu 2017, eq. 4).
+    """Mean of the AUCs inside groups, weighted by their rows (Zhu, KDD 2017).
 
     Args:
         label: True for positives, [rows].

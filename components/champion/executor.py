@@ -22,12 +22,13 @@ from models.spec.metric import METRICS
 from models.spec.ranking import RankingSpec
 
 FILE_NAME = "champion.json"
+METRIC_GATE_FAILED = "a metric gate failed"
 
 
 class Executor(base_executor.BaseExecutor):
     """Picks among the candidates that passed their gates."""
 
-    def Do(  # noqa: N802 - the name TFX calls
+    def Do(
         self,
         input_dict: dict[str, list[Any]],
         output_dict: dict[str, list[Any]],
@@ -48,7 +49,7 @@ class Executor(base_executor.BaseExecutor):
         for name in candidates:
             blessing = artifact_utils.get_single_uri(input_dict[f"blessing_{name}"])
             if not Path(blessing, constants.BLESSED_FILE_NAME).exists():
-                refusals[name].append("a metric gate failed")
+                refusals[name].append(METRIC_GATE_FAILED)
             predictions = artifact_utils.get_single_uri(input_dict[f"predictions_{name}"])
             objectives[name] = objective(
                 str(Path(predictions, PREDICTIONS_FILE)), ranking, weights, split="validation"
@@ -62,9 +63,7 @@ class Executor(base_executor.BaseExecutor):
         artifact = artifact_utils.get_single_instance(output_dict["blessing"])
         artifact.set_int_custom_property("blessed", int(champion is not None))
         reasons = tuple(f"{n}: {'; '.join(r)}" for n, r in refusals.items() if r)
-        write_verdict(
-            artifact.uri, Verdict("champion", champion is not None, reasons, details)
-        )
+        write_verdict(artifact.uri, Verdict("champion", champion is not None, reasons, details))
 
 
 def objective(

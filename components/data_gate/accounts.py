@@ -60,18 +60,15 @@ def sum_reasons(accounts: Mapping[str, Any]) -> list[str]:
 
 def dead_letter_reasons(accounts: Mapping[str, Any], limits: Limits) -> list[str]:
     """Refuses a stream that lost too many rows, naming what they mostly died of."""
-    streams = {
-        f"stream {name}": (rows["read"], rows["dead"]) for name, rows in accounts["rows"].items()
-    }
-    streams["examples"] = (accounts["examples"]["exploded"], accounts["examples"]["dead"])
     reasons = []
-    for name, (total, dead) in sorted(streams.items()):
+    for name, rows in sorted(accounts["rows"].items()):
+        total, dead = rows["read"], rows["dead"]
         num_dead = sum(dead.values())
         if num_dead <= limits.max_dead_rate * total:
             continue
         worst = max(sorted(dead), key=lambda reason: dead[reason])
         reasons.append(
-            f"{name}: {num_dead} of {total} rows are dead letters, {num_dead / total:.2%}, limit "
+            f"stream {name}: {num_dead} of {total} rows are dead letters, {num_dead / total:.2%}, limit "
             f"max_dead_rate {limits.max_dead_rate:.2%}; mostly {worst} ({dead[worst]}); remedy: "
             "look at dead_letters.parquet, mend the log or its declaration, or raise "
             "data_checks.max_dead_rate"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from components.data_gate.limits import Limits
 from components.leakage_gate.audit import AuditResult, audit, telling_rows
-from components.leakage_gate.example_rows import SPLIT, SPLITS, ExampleRows
+from components.leakage_gate.example_rows import POSITION, SPLIT, SPLITS, ExampleRows
 from components.leakage_gate.raw_world import RawWorld
 from components.leakage_gate.single_feature import Suspicion, suspicions, unassessable_outputs
 from components.log_example_gen.spec import DatasetSpec
@@ -54,7 +54,7 @@ def _judge(
     sizes = {split: int(accounts["examples"][split]) for split in SPLITS}
     sample, audited = _positions(sizes, max(limits.audit_rows - len(keys), len(SPLITS)))
     rows = ExampleRows(examples_uri, ranking)
-    positions = {s: np.union1d(audited[s], sample if s == "train" else audited[s]) for s in SPLITS}
+    positions = audited | {"train": np.union1d(audited["train"], sample)}
     by_position, by_key = rows.read(positions, keys)
 
     train = by_position.filter(pc.equal(by_position[SPLIT], "train"))
@@ -63,9 +63,15 @@ def _judge(
     waived = [s for s in suspicious if _is_waived(ranking, s.column)]
     reasons = [_suspicion_reason(ranking, s, limits) for s in suspicious if s not in waived]
 
-    is_audited = np.concatenate([np.isin(positions[s], audited[s]) for s in SPLITS])
-    # A split may hold fewer rows than its accounts say; the DataGate refuses that.
-    at_random = by_position.filter(pa.array(is_audited[: len(by_position)]))
+    at_random = pa.concat_tables(
+        by_position.filter(
+            pc.and_(
+                pc.equal(by_position[SPLIT], split),
+                pc.is_in(by_position[POSITION], value_set=pa.array(audited[split])),
+            )
+        )
+        for split in SPLITS
+    )
     missing = keys - frozenset(rows.keys(by_key))
     once = frozenset(rows.keys(at_random))
     by_key = by_key.filter(pa.array([key not in once for key in rows.keys(by_key)], pa.bool_()))
@@ -99,8 +105,8 @@ def _suspicion_reason(ranking: RankingSpec, suspicion: Suspicion, limits: Limits
         "remedy: declare when the column is really known (availability: future), or, if a request "
         "does carry it, set suspicion_waived: true and say why"
         if suspicion.column in ranking.columns
-        else "remedy: check the feature's events, window and availability_lag; if it is right, raise "
-        "data_checks.max_single_feature_auc"
+        else "remedy: check the feature's events, window and availability_lag; if it is right, "
+        "raise data_checks.max_single_feature_auc"
     )
     return (
         f"column {suspicion.column}: alone predicts task {suspicion.output.task} (output "

@@ -19,6 +19,7 @@ from models.spec.ranking import RankingSpec
 
 SPLITS = ("train", "validation", "test")
 SPLIT = "example__split"
+POSITION = "example__position"
 
 _RECORDS_PER_BATCH = 8192
 _NO_POSITION = np.iinfo(np.int64).max
@@ -55,21 +56,22 @@ class ExampleRows:
 
         Returns:
             The rows at the positions, and those with the keys: one list column per feature (a
-            missing value is null or an empty list) and the string column `example__split`.
+            missing value is null or an empty list), the split in `example__split` and the row
+            number in `example__position`.
 
         Raises:
             DataError: A split has no file.
         """
         times = np.array(sorted({key[0] for key in keys}), np.int64)
-        by_position, by_key = [self._decode([], "")], [self._decode([], "")]
+        nothing = self._decode(np.zeros(0, object), np.zeros(0, np.int64), "")
+        by_position, by_key = [nothing], [nothing]
         for split in SPLITS:
             wanted = positions.get(split, np.zeros(0, np.int64))
-            for records, at_position, at_time in self._candidates(split, wanted, times):
-                by_position.append(self._decode(records[at_position].tolist(), split))
-                rows = self._decode(records[at_time].tolist(), split)
-                by_key.append(
-                    rows.filter(pa.array([key in keys for key in self.keys(rows)], pa.bool_()))
-                )
+            for records, position, at_position, at_time in self._candidates(split, wanted, times):
+                by_position.append(self._decode(records[at_position], position[at_position], split))
+                rows = self._decode(records[at_time], position[at_time], split)
+                is_wanted = pa.array([key in keys for key in self.keys(rows)], pa.bool_())
+                by_key.append(rows.filter(is_wanted))
         return (
             pa.concat_tables(by_position).combine_chunks(),
             pa.concat_tables(by_key).combine_chunks(),
@@ -82,8 +84,8 @@ class ExampleRows:
 
     def _candidates(
         self, split: str, positions: NDArray[np.int64], times: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.object_], NDArray[np.bool_], NDArray[np.bool_]]]:
-        """Yields records at wanted positions or times, and which of both each is.
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        """Yields records at wanted positions or times, their position, and which of both each is.
 
         Unwanted records, nearly all, are dropped inside TensorFlow's threads and never reach
         Python.
@@ -98,21 +100,26 @@ class ExampleRows:
             )
         spec = {TIMESTAMP: tf.io.FixedLenFeature([], tf.int64)}
 
-        def choose(index: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def choose(index: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, ...]:
             first = index * _RECORDS_PER_BATCH
             position = first + tf.range(tf.size(records, tf.int64), dtype=tf.int64)
             at_position = _is_among(position, positions)
             at_time = _is_among(tf.io.parse_example(records, spec)[TIMESTAMP], times)
             kept = tf.where(at_position | at_time)[:, 0]
-            return tuple(tf.gather(each, kept) for each in (records, at_position, at_time))
+            return tuple(
+                tf.gather(each, kept) for each in (records, position, at_position, at_time)
+            )
 
         dataset = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(_RECORDS_PER_BATCH)
         chosen = dataset.enumerate().map(choose, num_parallel_calls=2, deterministic=True)
         yield from chosen.prefetch(2).as_numpy_iterator()
 
-    def _decode(self, records: list[bytes], split: str) -> pa.Table:
-        table = pa.Table.from_batches([self._decoder.DecodeBatch(records)])
-        return table.append_column(SPLIT, pa.array([split] * len(records), pa.string()))
+    def _decode(
+        self, records: NDArray[np.object_], position: NDArray[np.int64], split: str
+    ) -> pa.Table:
+        table = pa.Table.from_batches([self._decoder.DecodeBatch(records.tolist())])
+        table = table.append_column(SPLIT, pa.array([split] * len(records), pa.string()))
+        return table.append_column(POSITION, pa.array(position, pa.int64()))
 
 
 def first_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:

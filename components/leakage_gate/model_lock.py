@@ -82,8 +82,8 @@ def _input_reasons(
 
 
 def _signature_inputs(features: tuple[Feature, ...]) -> set[str]:
-    lengths = {f.name + LENGTH_SUFFIX for f in features if f.length is not None}
-    return {f.name for f in features} | lengths
+    sequences = {f.name for f in features if f.length is not None and f.dtype == "float"}
+    return {f.name for f in features} | {name + LENGTH_SUFFIX for name in sequences}
 
 
 def _parse_reasons(ranking: RankingSpec, graph: ExportedGraph) -> Iterator[str]:

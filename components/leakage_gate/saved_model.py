@@ -60,7 +60,7 @@ class ExportedGraph:
         parse_keys: tf.Example feature names that any parse operation reads.
         opaque_parsers: Parse operations whose feature names are not constants of the graph.
         nodes: Every operation of the main graphs and of the function library.
-        stray_placeholders: Graph inputs that belong to no signature.
+        stray_placeholders: Graph inputs that belong to no signature and are no asset's path.
         variables: Names of variables: keys of the checkpoint and shared names in the graph.
     """
 
@@ -104,6 +104,7 @@ def read_exported_graph(directory: str) -> ExportedGraph:
         of_this_graph = _signatures(meta_graph)
         signatures |= of_this_graph
         fed = {p for s in of_this_graph.values() for p in s.placeholders} | {_SAVER_INPUT}
+        fed |= {_node_name(asset.tensor_info.name) for asset in meta_graph.asset_file_def}
         for graph, body in _bodies(meta_graph):
             by_name = {node.name: node for node in body}
             for node in body:
@@ -141,11 +142,15 @@ def _signatures(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, Signature]
         name: Signature(
             {key: tf.dtypes.as_dtype(info.dtype).name for key, info in signature.inputs.items()},
             frozenset(signature.outputs),
-            frozenset(info.name.split(":")[0] for info in signature.inputs.values()),
+            frozenset(_node_name(info.name) for info in signature.inputs.values()),
         )
         for name, signature in meta_graph.signature_def.items()
         if name not in _INITIALISERS
     }
+
+
+def _node_name(tensor: str) -> str:
+    return tensor.split(":")[0]
 
 
 def _bodies(

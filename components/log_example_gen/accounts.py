@@ -93,7 +93,7 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
     Raises:
         PolyrankError: The sums do not hold: a fault of this package.
     """
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name in plan.sources:
         read, used, duplicates = (
             int(tally.get(("rows", name, kind), 0)) for kind in ("read", "used", "duplicates")
@@ -104,7 +104,7 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
         _check(name, read, used + duplicates + sum(dead.values()))
     splits = {kind: int(tally.get(("examples", kind), 0)) for kind in (*SPLITS, "outside")}
     impressions = rows[IMPRESSIONS]
-    _check("examples", impressions["used"], sum(splits.values()))
+    _check("examples", int(tally.get(("rows", IMPRESSIONS, "used"), 0)), sum(splits.values()))
     return {
         "window": _window(plan.window),
         "rows": rows,

@@ -159,9 +159,7 @@ def _feature(feature: AsOf, events: Events, codes: Ints, times: Ints) -> pl.Seri
     return pl.Series(means).set(pl.Series(counts == 0), None)
 
 
-def _seconds(
-    times: Ints, known_at: Ints, position: Ints, exists: NDArray[np.bool_]
-) -> pl.Series:
+def _seconds(times: Ints, known_at: Ints, position: Ints, exists: NDArray[np.bool_]) -> pl.Series:
     at = known_at[np.where(exists, position, 0)] if len(known_at) else np.zeros_like(times)
     return pl.Series((times - at) / 1000.0).set(pl.Series(~exists), None)
 

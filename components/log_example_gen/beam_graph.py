@@ -124,13 +124,9 @@ def add_example_graph(
     ) | "AllCounts" >> beam.Flatten()
     dead = tuple(part[_DEAD] for part in (read, distinct, joined, unjoined))
     names = {name: tuple(file.name for file in found) for name, found in files.items()}
-    _ = (
-        (counts | "Sum" >> beam.CombineGlobally(merged))
-        | "WriteAccounts"
-        >> beam.ParDo(
-            _WriteAccounts(text, accounts_uri),
-            beam.pvalue.AsList(read[_FILES]),
-        )
+    _ = (counts | "Sum" >> beam.CombineGlobally(merged)) | "WriteAccounts" >> beam.ParDo(
+        _WriteAccounts(text, accounts_uri),
+        beam.pvalue.AsList(read[_FILES]),
     )
     _ = (
         (*dead, pipeline | "NoDead" >> beam.Create([packed(no_dead_letters())]))
@@ -202,9 +198,7 @@ class _Read(_Step):
         plan = self.plan
         read = read_file(file, index, plan.sources[name])
         yield self.send(_FILES, (name, file, read.num_read, read.absent, read.present))
-        yield from self.account(
-            stages.Step.of([read.dead], row_counts(name, read=read.num_read))
-        )
+        yield from self.account(stages.Step.of([read.dead], row_counts(name, read=read.num_read)))
         if name == IMPRESSIONS:
             rows, step = stages.prepared(read.frame, plan)
             yield from self.account(step)

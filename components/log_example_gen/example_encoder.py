@@ -16,7 +16,7 @@ looked up by its length, and rows are put together by Arrow's element-wise join.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import polars as pl
@@ -133,8 +133,8 @@ def _dense_floats(columns: list[tuple[str, Bytes]], num_rows: int) -> pa.Array:
 
 def _optional_floats(column: pl.Series) -> pa.Array:
     packed = _FIRST_FIELD + _varint(4)
-    full = np.frombuffer(_header(column.name, "float", len(packed) + 4) + packed + bytes(4), np.uint8)
-    short = np.frombuffer(_missing(column.name), np.uint8)
+    entry = _header(column.name, "float", len(packed) + 4) + packed + bytes(4)
+    full, short = (np.frombuffer(e, np.uint8) for e in (entry, _missing(column.name)))
     is_null = column.is_null().to_numpy()
     block = np.empty((len(column), len(full)), dtype=np.uint8)
     block[:] = full
@@ -193,9 +193,8 @@ def _ints(column: pl.Series) -> list[pa.Array]:
 # Arrow -----------------------------------------------------------------------------------------
 
 
-def _by_length(lengths: NDArray[np.int64], head: object) -> pa.Array:
+def _by_length(lengths: NDArray[np.int64], head: Callable[[int], bytes]) -> pa.Array:
     """Looks up the bytes that belong to each length."""
-    assert callable(head)
     distinct, position = np.unique(lengths, return_inverse=True)
     table = pa.array([head(int(length)) for length in distinct], pa.large_binary())
     return table.take(pa.array(position))

@@ -53,7 +53,7 @@ def feature_values(values: pl.Series, feature: Feature) -> pl.Series:
         formatted = _formatted(values, feature)
         return formatted.alias(feature.name)
     arrow = values.rechunk().to_arrow()
-    flat = _formatted(pl.Series(arrow.values, dtype=values.dtype.inner), feature)  # type: ignore[attr-defined]
+    flat = _formatted(pl.Series(arrow.values, dtype=values.dtype.inner), feature)
     lengths = values.list.len().fill_null(0).cast(pl.Int64).to_numpy()
     starts = arrow.offsets.to_numpy()[:-1]
     place = np.arange(feature.length)

@@ -25,7 +25,7 @@ Artifacts = dict[str, list[artifact.Artifact]]
 class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
     """Reads raw logs, joins them in time and writes training examples and their accounts."""
 
-    def Do(  # noqa: N802
+    def Do(
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         """Writes `Split-train`, `Split-validation`, `Split-test`, accounts and snapshots.
@@ -44,9 +44,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
         accounts = artifact_utils.get_single_instance(output_dict["accounts"])
         generate_examples(spec, examples.uri, accounts.uri, self._make_beam_pipeline())
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
-        examples_utils.set_payload_format(
-            examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE
-        )
+        examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(examples, FILE_FORMAT)
 
 

@@ -109,9 +109,7 @@ def _attribute(
     return Attribution(events, moment, times - at, window_ms)
 
 
-def refused_events(
-    attribution: Attribution, *, stream_name: str, shown: list[str]
-) -> pl.DataFrame:
+def refused_events(attribution: Attribution, *, stream_name: str, shown: list[str]) -> pl.DataFrame:
     """Returns dead letters of the events that no impression has a use for.
 
     An orphan has keys of no impression; it still counts in as-of features that read nothing but

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from components.log_example_gen.splits import split_cutoffs
 from components.log_example_gen.spec import Window
+from components.log_example_gen.splits import split_cutoffs
 from models.spec.keys import TIMESTAMP
 from models.spec.ranking import RankingSpec
 from models.spec.task import Task

@@ -41,15 +41,31 @@ def read_parquet(file: LogFile, wanted: tuple[str, ...]) -> RawRows:
     undecodable = pl.repeat(False, table.num_rows, dtype=pl.Boolean, eager=True)
     series = []
     for name in columns:
-        values = table[name]
-        if _is_text(values.type):
-            text, bad = decode_utf8(values)
-            undecodable = undecodable | bad
-            series.append(text.alias(name))
-        else:
-            series.append(pl.Series(name, values))
+        decoded, bad = _decoded(table[name])
+        undecodable = undecodable | bad
+        series.append(decoded.alias(name))
     frame = numbered(pl.DataFrame(series) if series else pl.DataFrame(height=table.num_rows))
     return RawRows(frame, UnreadableRows(), undecodable, frozenset(wanted) - set(present), present)
+
+
+def _decoded(values: pa.ChunkedArray) -> tuple[pl.Series, pl.Series]:
+    """Checks all text: the format's own strings are not checked when they are read."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if _is_text(values.type):
+        return decode_utf8(values)
+    is_list = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
+    if not is_list or not _is_text(values.type.value_type):
+        return pl.Series(values), pl.repeat(False, len(values), dtype=pl.Boolean, eager=True)
+    lists = values.cast(pa.large_list(pa.large_binary())).combine_chunks()
+    text, bad = decode_utf8(lists.values)
+    decoded = pl.Series(pa.LargeListArray.from_arrays(lists.offsets, text.to_arrow()))
+    flags = pl.Series(pa.LargeListArray.from_arrays(lists.offsets, bad.to_arrow()))
+    is_null = pl.Series(lists.is_null())
+    return (
+        decoded.set(is_null, None) if is_null.any() else decoded,
+        flags.list.any().fill_null(False) & ~is_null,
+    )
 
 
 def _is_text(dtype: pa.DataType) -> bool:

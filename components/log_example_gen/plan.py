@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +10,7 @@ from components.log_example_gen.expressions import Expression, in_order
 from components.log_example_gen.reader import Limits, RowSource
 from components.log_example_gen.row_names import time_column
 from components.log_example_gen.spec import DatasetSpec, StreamColumn
-from models.spec.column import ColumnType, Join
+from models.spec.column import Column, ColumnType, Join
 from models.spec.errors import ConfigError
 from models.spec.expression import referenced_columns
 from models.spec.feature import AsOf
@@ -129,8 +129,7 @@ class Plan:
         """Computed columns known later, evaluated after streams are joined."""
         return self._expressions(lambda column: column.availability == "future")
 
-    def _expressions(self, wanted: object) -> tuple[Expression, ...]:
-        assert callable(wanted)
+    def _expressions(self, wanted: Callable[[Column], bool]) -> tuple[Expression, ...]:
         return in_order(
             [
                 Expression(name, column.type, column.expression)
@@ -317,12 +316,12 @@ class Plan:
                     feature.aggregate,
                     self.type_of(feature.events, feature.value),
                 )
-        for name, column in self.ranking.columns.items():
-            if column.join is not None and column.join.value is not None:
+        for name, joined in self.ranking.columns.items():
+            if joined.join is not None and joined.join.value is not None:
                 _check_value(
                     f"column {name!r}",
-                    column.join.aggregate,
-                    self.type_of(column.join.stream, column.join.value),
+                    joined.join.aggregate,
+                    self.type_of(joined.join.stream, joined.join.value),
                 )
 
 

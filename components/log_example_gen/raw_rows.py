@@ -87,7 +87,7 @@ def split_lines(content: bytes) -> pa.Array:
 
 
 def line_offsets(lines: pa.Array) -> NDArray[np.int64]:
-    """Returns where each line of `split_lines` begins in its buffer, and where the last one ends."""
+    """Returns where each line begins in its buffer, and where the last one ends, [lines + 1]."""
     if len(lines) == 0:
         return np.zeros(1, dtype=np.int64)
     offsets = np.frombuffer(lines.buffers()[1], np.int64)

@@ -21,9 +21,10 @@ from components.log_example_gen.raw_rows import RawRows
 from components.log_example_gen.row_names import SOURCE_FILE, SOURCE_ROW, time_column
 from components.log_example_gen.source_files import LogFile, list_files
 from components.log_example_gen.spec import Logs, Source, StreamColumn, TimeUnit
-from components.log_example_gen.values import CANONICAL, convert, parse_lists, time_ms
+from components.log_example_gen.values import convert, parse_lists, time_ms
 from models.spec.errors import ConfigError, DataError, nearest
 
+_UNDECODABLE = "row__undecodable"
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
@@ -192,7 +193,8 @@ def scan_times(
     num_bad = sum(int((part.dead["reason"] == "bad_timestamp").sum()) for part in parts)
     if len(times) == 0 and num_bad:
         raise no_valid_time(wanted, files[0])
-    return times.sort().to_numpy()
+    ascending: NDArray[np.int64] = times.sort().to_numpy()
+    return ascending
 
 
 def read_file(file: LogFile, index: int, wanted: RowSource) -> FileRows:
@@ -296,13 +298,12 @@ def _read_raw(file: LogFile, wanted: RowSource) -> RawRows:
 
 def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:
     frame, dead_lists = _exploded(raw, wanted.source.explode)
-    undecodable = frame["__undecodable"]
+    number = pl.lit(index, pl.Int32).alias(SOURCE_FILE)
+    undecodable = frame[_UNDECODABLE]
     values: list[pl.Series] = []
     malformed = undecodable
     for name, source_name in wanted.names.items():
-        converted = convert(
-            frame[source_name], wanted.columns[name].type, wanted.source.time_unit
-        )
+        converted = convert(frame[source_name], wanted.columns[name].type, wanted.source.time_unit)
         values.append(converted.values.alias(name))
         malformed = malformed | converted.impossible
         if name in wanted.required:
@@ -310,7 +311,7 @@ def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:
     times = time_ms(frame[wanted.source.timestamp], wanted.source.time_unit).alias(wanted.time)
     rows = pl.DataFrame(
         [times, *values, frame[SOURCE_ROW]],
-    ).with_columns(pl.lit(index, pl.Int32).alias(SOURCE_FILE))
+    ).with_columns(number)
     reason = (
         pl.DataFrame(
             {
@@ -328,12 +329,12 @@ def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:
         .to_series()
     )
     is_dead = reason.is_not_null()
-    source_rows = frame.drop("__undecodable").with_columns(pl.lit(index, pl.Int32).alias(SOURCE_FILE))
+    source_rows = frame.with_columns(number)
     dead = [
         _unreadable(raw, index, wanted.stream_name),
         *(
             dead_letters(
-                part.with_columns(pl.lit(index, pl.Int32).alias(SOURCE_FILE)),
+                part.with_columns(number),
                 why,
                 stream_name=wanted.stream_name,
                 shown=list(wanted.wanted),
@@ -356,7 +357,7 @@ def _exploded(
     raw: RawRows, lists: tuple[str, ...]
 ) -> tuple[pl.DataFrame, list[tuple[Reason, pl.DataFrame]]]:
     """Makes one row per element; also returns the rows that cannot be exploded."""
-    frame = raw.frame.with_columns(raw.undecodable.alias("__undecodable"))
+    frame = raw.frame.with_columns(raw.undecodable.alias(_UNDECODABLE))
     if not lists:
         return frame, []
     impossible = pl.repeat(False, len(frame), dtype=pl.Boolean, eager=True)
@@ -367,6 +368,8 @@ def _exploded(
             impossible = impossible | parsed.impossible
         elif isinstance(frame[name].dtype, pl.Array):
             frame = frame.with_columns(frame[name].arr.to_list())
+        elif frame[name].dtype == pl.Null:
+            frame = frame.with_columns(frame[name].cast(pl.List(pl.String)))
         elif not isinstance(frame[name].dtype, pl.List):
             raise DataError(
                 f"column {name!r} holds {frame[name].dtype}",

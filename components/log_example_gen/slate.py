@@ -12,9 +12,7 @@ from models.spec.feature import Rate, SlateRelative
 
 def rate(numerator: pl.Series, denominator: pl.Series, spec: Rate) -> pl.Series:
     """Computes a smoothed ratio; missing where either side is."""
-    return (numerator + spec.prior_rate * spec.prior_strength) / (
-        denominator + spec.prior_strength
-    )
+    return (numerator + spec.prior_rate * spec.prior_strength) / (denominator + spec.prior_strength)
 
 
 def slate_groups(slate: pl.Series, split: pl.Series) -> Ints:
@@ -73,8 +71,7 @@ def _rank(
     position = np.arange(len(order))
     group_start = np.maximum.accumulate(np.where(new_group, position, 0))
     value_start = np.maximum.accumulate(np.where(new_value, position, 0))
-    starts = np.flatnonzero(new_group)
-    sizes = np.repeat(np.diff(np.append(starts, len(order))), np.diff(np.append(starts, len(order))))
+    sizes = np.diff(np.append(np.flatnonzero(new_group), len(order)))
     shares = np.empty(len(order))
-    shares[order] = (value_start - group_start) / sizes
+    shares[order] = (value_start - group_start) / np.repeat(sizes, sizes)
     return shares

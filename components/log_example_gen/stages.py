@@ -91,9 +91,7 @@ def prepared(impressions: pl.DataFrame, plan: Plan) -> tuple[pl.DataFrame, Step]
     if not is_dead.any():
         return rows, Step()
     shown = list(plan.sources[IMPRESSIONS].columns)
-    dead = dead_letters(
-        rows.filter(is_dead), "malformed", stream_name=IMPRESSIONS, shown=shown
-    )
+    dead = dead_letters(rows.filter(is_dead), "malformed", stream_name=IMPRESSIONS, shown=shown)
     return rows.filter(~is_dead), Step.of([dead])
 
 
@@ -272,7 +270,8 @@ def finished(
     rows = rows.sort(TIMESTAMP, *plan.key)
     for name, feature in sorted(plan.ranking.features.items()):
         if feature.rate is not None and feature.source == "computed":
-            values = rate(rows[feature.rate.numerator], rows[feature.rate.denominator], feature.rate)
+            spec = feature.rate
+            values = rate(rows[spec.numerator], rows[spec.denominator], spec)
             rows = rows.with_columns(values.alias(name))
     slates = [
         (name, feature.slate)
@@ -281,9 +280,9 @@ def finished(
     ]
     if slates and plan.ranking.slate is not None:
         groups = slate_groups(rows[plan.ranking.slate], rows[SPLIT])
-        for name, spec in slates:
-            values = rows[spec.of].cast(pl.Float64)
-            rows = rows.with_columns(slate_relative(values, groups, spec).alias(name))
+        for name, relation in slates:
+            values = rows[relation.of].cast(pl.Float64)
+            rows = rows.with_columns(slate_relative(values, groups, relation).alias(name))
     found = labels(rows, plan.ranking, plan.window)
     rows = pl.concat([rows, found], how="horizontal")
     columns = example_columns(rows, plan)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -90,7 +92,7 @@ def entity_codes(parts: list[list[pl.Series]]) -> tuple[list[Ints], int]:
         num_codes = len(pairs.dictionary)
     combined[is_null] = -1
     bounds = np.cumsum([0, *lengths])
-    return [combined[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)], num_codes
+    return [combined[a:b] for a, b in itertools.pairwise(bounds)], num_codes
 
 
 def as_key_text(values: pl.Series) -> pl.Series:

@@ -59,6 +59,8 @@ def convert(values: pl.Series, wanted: ColumnType, unit: TimeUnit) -> Converted:
     Raises:
         DataError: The column as a whole is of another kind (a list where scalars are declared).
     """
+    if values.dtype == pl.Null:
+        return _all_possible(values.cast(CANONICAL[wanted]))
     if wanted.startswith("list["):
         return _lists(values, wanted, unit)
     if isinstance(values.dtype, pl.List | pl.Array | pl.Struct):

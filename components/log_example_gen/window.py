@@ -51,8 +51,7 @@ def resolve_window(
     if date is None:
         joined = sorted({c.join.stream for c in ranking.columns.values() if c.join is not None})
         scanned = (
-            scan_times(root, logs.streams[name], stream_name=name, limits=limits)
-            for name in joined
+            scan_times(root, logs.streams[name], stream_name=name, limits=limits) for name in joined
         )
         cutoff = max(int(found[-1]) for found in [times, *scanned] if len(found)) + 1
     else:
@@ -62,9 +61,7 @@ def resolve_window(
     return _cut(times, splits, cutoff, maturity_ms)
 
 
-def _cut(
-    times: NDArray[np.int64], splits: Splits, cutoff: int, maturity_ms: int
-) -> Window:
+def _cut(times: NDArray[np.int64], splits: Splits, cutoff: int, maturity_ms: int) -> Window:
     """Cuts ascending impression times into windows."""
     span = f"impressions from {as_text(times[0])} to {as_text(times[-1])}"
     seen = times[: np.searchsorted(times, cutoff)]
@@ -111,9 +108,7 @@ def _cut(
     )
 
 
-def _boundary(
-    times: NDArray[np.int64], end: int, wanted: int | float, share_after: float
-) -> int:
+def _boundary(times: NDArray[np.int64], end: int, wanted: int | float, share_after: float) -> int:
     """Returns the start of the window that ends at `end`: by length, or by share of `times`."""
     if not isinstance(wanted, float):
         return end - wanted

@@ -25,7 +25,7 @@ FILE_NAME = "pushed.json"
 class Executor(base_executor.BaseExecutor):
     """Pushes the champion into a TF Serving base path, atomically."""
 
-    def Do(  # noqa: N802 - the name TFX calls
+    def Do(
         self,
         input_dict: dict[str, list[Any]],
         output_dict: dict[str, list[Any]],
@@ -39,9 +39,7 @@ class Executor(base_executor.BaseExecutor):
         if not read_verdict(artifact_utils.get_single_uri(input_dict["blessing"])).passed:
             raise Refused("ModelPusher: no blessed champion, nothing is pushed")
         choice = json.loads(
-            Path(
-                artifact_utils.get_single_uri(input_dict["champion"]), CHAMPION_FILE
-            ).read_text()
+            Path(artifact_utils.get_single_uri(input_dict["champion"]), CHAMPION_FILE).read_text()
         )
         champion = choice["champion"]
         ranking = RankingSpec.model_validate_json(exec_properties["ranking_json"])

@@ -17,7 +17,7 @@ from models.spec.ranking import RankingSpec
 class Executor(base_executor.BaseExecutor):
     """Writes the schema (TRAINING and SERVING environments) that the configuration implies."""
 
-    def Do(  # noqa: N802 - the name TFX calls
+    def Do(
         self,
         input_dict: dict[str, list[Any]],
         output_dict: dict[str, list[Any]],

@@ -26,7 +26,7 @@ _BATCH_ROWS = 4096
 class Executor(base_executor.BaseExecutor):
     """Executor of `Scorer`."""
 
-    def Do(  # noqa: N802 - the name TFX calls
+    def Do(
         self,
         input_dict: dict[str, list[Any]],
         output_dict: dict[str, list[Any]],
@@ -72,7 +72,8 @@ def score(
     tables = []
     for split, folder in split_folders.items():
         parts = [
-            _table(columns, split, ranking, slices) for columns in _scored(signature, folder, ranking, slices)
+            _table(columns, split, ranking, slices)
+            for columns in _scored(signature, folder, ranking, slices)
         ]
         if parts:
             tables.append(pa.concat_tables(parts).sort_by(_order(ranking)))

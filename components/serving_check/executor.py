@@ -47,7 +47,7 @@ Columns = dict[str, np.ndarray[Any, Any]]
 class Executor(base_executor.BaseExecutor):
     """Starts a real server on the exported models and compares its answers."""
 
-    def Do(  # noqa: N802 - the name TFX calls
+    def Do(
         self,
         input_dict: dict[str, list[Any]],
         output_dict: dict[str, list[Any]],

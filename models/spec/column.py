@@ -42,7 +42,9 @@ class Join(Strict):
 
 
 def _roles(value: object) -> object:
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    return (
+        (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    )
 
 
 class Column(Strict):

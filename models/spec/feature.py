@@ -142,7 +142,8 @@ class DerivedFeature(Strict):
         description="computed by us, as-of; or logged: the request carried a column of this name.",
     )
     encoding: Encoding | None = Field(
-        default=None, description="How it enters the model; standardized (log for counts) if absent."
+        default=None,
+        description="How it enters the model; standardized (log for counts) if absent.",
     )
     group: str = Field(default="main", description="Feature group.")
     feature: bool = Field(

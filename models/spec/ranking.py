@@ -424,7 +424,9 @@ def _encoding_problems(
 ) -> Iterator[Problem]:
     if isinstance(encoding, NumericEncoding | QuantileEncoding):
         if "string" in column_type:
-            yield Problem(path, f"encoding {encoding.kind} needs numbers; the type is {column_type}")
+            yield Problem(
+                path, f"encoding {encoding.kind} needs numbers; the type is {column_type}"
+            )
     elif "float" in column_type:
         yield Problem(
             path, f"encoding {encoding.kind} needs string or int values; the type is {column_type}"
@@ -530,7 +532,8 @@ def _task_problems(spec: RankingSpec) -> Iterator[Problem]:
             )
         elif column.type not in ("int", "float", "bool"):
             yield Problem(
-                (*path, "target"), f"a target is int, float or bool; {task.target!r} is {column.type}"
+                (*path, "target"),
+                f"a target is int, float or bool; {task.target!r} is {column.type}",
             )
         for key, role in (("mask", None), ("sample_weight", "weight")):
             other = getattr(task, key)
@@ -570,7 +573,8 @@ def _loss_and_metric_problems(path: tuple[str, str], task: Task) -> Iterator[Pro
     if task.loss is not None and not isinstance(task.loss, allowed):
         kinds = ", ".join(c.model_fields["kind"].annotation.__args__[0] for c in allowed)  # type: ignore[union-attr]
         yield Problem(
-            (*path, "loss"), f"loss {task.loss.kind} does not fit a {task.kind} task; allowed: {kinds}"
+            (*path, "loss"),
+            f"loss {task.loss.kind} does not fit a {task.kind} task; allowed: {kinds}",
         )
     applicable = default_metrics(task.kind)
     for metric in task.metrics or ():
@@ -596,9 +600,7 @@ def _loss_and_metric_problems(path: tuple[str, str], task: Task) -> Iterator[Pro
 
 
 def _score_problems(spec: RankingSpec) -> Iterator[Problem]:
-    allowed = [
-        o for n, t in spec.tasks.items() if t.role == "served" for o in _output_names(n, t)
-    ]
+    allowed = [o for n, t in spec.tasks.items() if t.role == "served" for o in _output_names(n, t)]
     for name in spec.score.weights:
         if name not in allowed:
             yield Problem(("score", "weights", name), _unknown("output", name, allowed))

@@ -217,4 +217,3 @@ class _Meter:
         except OSError:
             pass
         return int(self._process.memory_info().rss)
-

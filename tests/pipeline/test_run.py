@@ -139,9 +139,7 @@ def test_gates_say_no_baseline_at_first(pushed: dict[str, Any]) -> None:
     assert all(g["passed"] for g in gates)
 
 
-def test_a_finished_run_is_a_no_op(
-    workdir: Workdir, logs: Path, pushed: dict[str, Any]
-) -> None:
+def test_a_finished_run_is_a_no_op(workdir: Workdir, logs: Path, pushed: dict[str, Any]) -> None:
     again, finished = _run(workdir, logs)
     assert finished
     assert again == pushed
@@ -158,15 +156,13 @@ def test_the_exported_graph_has_no_auxiliary_task(pushed: dict[str, Any]) -> Non
     assert outputs == {"click", "conversion", "conversion_given_click", "watch_seconds", "score"}
 
 
-def test_a_refused_run_pushes_nothing(
-    workdir: Workdir, logs: Path, pushed: dict[str, Any]
-) -> None:
+def test_a_refused_run_pushes_nothing(workdir: Workdir, logs: Path, pushed: dict[str, Any]) -> None:
     summary, _ = _run(
         workdir, logs, "tasks.click.gates={auc: {min: 0.999}}", "training.epochs=1",
     )  # fmt: skip
     assert summary["state"] == "refused"
     assert summary["pushed"] is None and summary["champion"] is None
-    assert "metric gate" in summary["error"]
+    assert "click auc" in summary["error"] and "at least 0.999 required" in summary["error"]
     for candidate in summary["candidates"].values():
         failed = [g for g in candidate["gates"] if not g["passed"]]
         assert [(g["task"], g["metric"], g["threshold"]) for g in failed] == [

@@ -157,9 +157,7 @@ class _Builder:
         self.account(name, len(rows), len(seen), num_duplicates, dead)
         return seen
 
-    def account(
-        self, name: str, read: int, used: int, duplicates: int, dead: Counter[str]
-    ) -> None:
+    def account(self, name: str, read: int, used: int, duplicates: int, dead: Counter[str]) -> None:
         self.result.rows[name] = {
             "read": read,
             "used": used,
@@ -211,8 +209,7 @@ class _Builder:
             mine = [
                 event
                 for event, belongs in zip(events[join.stream], owners[join.stream], strict=True)
-                if any(owner is row for owner in belongs)
-                and event[TIME] - row[TIME] < join.window
+                if any(owner is row for owner in belongs) and event[TIME] - row[TIME] < join.window
             ]
             if join.aggregate == "any":
                 value: Any = len(mine) > 0
@@ -269,9 +266,7 @@ class _Builder:
             rows = events[as_of.events]
             if lacking:
                 rows = []
-                for event, belongs in zip(
-                    events[as_of.events], owners[as_of.events], strict=True
-                ):
+                for event, belongs in zip(events[as_of.events], owners[as_of.events], strict=True):
                     combinations = []
                     for owner in belongs:
                         taken = {name: owner[name] for name in lacking}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -200,116 +201,114 @@ def dataset(
     )
 
 
-# Strategies ------------------------------------------------------------------------------------
+# Random logs -----------------------------------------------------------------------------------
 
-moments = st.integers(0, 25).map(lambda ms: BASE + ms)
+_LAST_MOMENT = 15
+_FAULT_RATE = 0.04
+_USERS, _ITEMS = (1, 2), ("a", "b", "c")
+_REQUESTS = tuple(f"r{number}" for number in range(7))
+
+Columns = dict[str, tuple[Any, ...]]
+"""Values to draw from, by column."""
+
+SLATES_COLUMNS: dict[str, tuple[int, Columns]] = {
+    "impressions": (
+        26,
+        {
+            "request_id": _REQUESTS,
+            "user_id": (1, 1, 2, 2, None),
+            "item_id": _ITEMS,
+            "category": ("x", "y", None),
+            "price": (0.0, 1.5, 2.25, None),
+            "is_new": (True, False, None),
+            "tags": ([], ["p"], ["p", None, "q"], None),
+            "sizes": ([], [1], [3, 2, 1], None),
+            "position": (0, 1),
+            "rated": (1, 4, None),
+        },
+    ),
+    "clicks": (
+        30,
+        {
+            "request_id": _REQUESTS,
+            "item_id": _ITEMS,
+            "seconds": (0.25, 1.5, 3.0, None),
+            "note": ("good", "bad", None),
+        },
+    ),
+    "purchases": (14, {"user_id": _USERS, "item_id": _ITEMS, "amount": (0, 1, 2, 30, None)}),
+    "returns": (10, {"request_id": _REQUESTS}),
+    "history": (12, {"user_id": (1, 2, None), "item_id": _ITEMS, "rating": (1, 9, 10, None)}),
+}
+
+WIDE_COLUMNS: dict[str, tuple[int, Columns]] = {
+    "impressions": (
+        34,
+        {
+            "user_id": ("u", "v"),
+            "item_id": _ITEMS,
+            "shown_at": (1, 2, 3),
+            "liked": (0, 1, 1, 2, None),
+            "seconds": (0.5, 4.0, -1.0, None),
+            "stars": (-1, 5, None),
+            "importance": (0.0, 1.0, 2.5, -1.0, None),
+        },
+    )
+}
 
 
-def one_of(*values: Any) -> st.SearchStrategy[Any]:
-    return st.sampled_from(values)
-
-
-requests, users, items = one_of("r1", "r2", "r3", "r4"), one_of(1, 2), one_of("a", "b", "c")
-damaged = st.integers(0, 24).map(lambda number: number == 0)
-
-
-@st.composite
-def rows(draw: st.DrawFn, columns: dict[str, st.SearchStrategy[Any]], key: str) -> Row:
-    """Draws a row; now and then one with a bad time or without key."""
-    row = {"time": draw(moments)} | {name: draw(values) for name, values in columns.items()}
-    if draw(damaged):
-        row["time"] = draw(one_of(None, 1_600_000, BASE * 1000))
-    if draw(damaged):
-        row[key] = None
-    return row
-
-
-@st.composite
-def logs_of(
-    draw: st.DrawFn, streams: dict[str, tuple[dict[str, st.SearchStrategy[Any]], str, int]]
+def random_logs(
+    streams: dict[str, tuple[int, Columns]], seed: int, size: float
 ) -> dict[str, list[Row]]:
-    """Draws logs: rows of every stream, with exact duplicates."""
+    """Draws logs with ties, exact duplicates, conflicting keys, bad times and missing keys.
+
+    Args:
+        streams: For each stream its number of rows and the values of its columns.
+        seed: Of the draw.
+        size: Factor on the numbers of rows.
+    """
+    draw = random.Random(seed)
     logs = {}
-    for name, (columns, key, most) in streams.items():
-        drawn = draw(st.lists(rows(columns, key), max_size=most))
-        copies = draw(st.lists(st.sampled_from(drawn), max_size=3)) if drawn else []
-        logs[name] = [dict(row) for row in [*drawn, *copies]]
+    for name, (most, columns) in streams.items():
+        rows: list[Row] = []
+        for _ in range(round(most * size)):
+            row: Row = {"time": BASE + draw.randint(0, _LAST_MOMENT)}
+            row |= {column: draw.choice(values) for column, values in columns.items()}
+            if draw.random() < _FAULT_RATE:
+                row["time"] = draw.choice([None, 1_600_000, BASE * 1000])
+            if draw.random() < _FAULT_RATE:
+                row[draw.choice(list(columns))] = None
+            rows += [row] if draw.random() > 2 * _FAULT_RATE else [row, dict(row)]
+        # Requests have one time and one user, but for some that are odd.
+        if name == "impressions" and "request_id" in columns:
+            first: dict[Any, Row] = {}
+            for row in rows:
+                known = first.setdefault(row["request_id"], row)
+                if draw.random() > _FAULT_RATE:
+                    row |= {key: known[key] for key in ("time", "user_id")}
+        logs[name] = rows
     return logs
 
 
-slates_logs = logs_of(
-    {
-        "impressions": (
-            {
-                "request_id": requests,
-                "user_id": one_of(1, 1, 2, None),
-                "item_id": items,
-                "category": one_of("x", "y", None),
-                "price": one_of(0.0, 1.5, 2.25, None),
-                "is_new": one_of(True, False, None),
-                "tags": one_of([], ["p"], ["p", None, "q"], None),
-                "sizes": one_of([], [1], [3, 2, 1], None),
-                "position": one_of(0, 1),
-                "rated": one_of(1, 4, None),
-            },
-            "request_id",
-            24,
-        ),
-        "clicks": (
-            {
-                "request_id": requests,
-                "item_id": items,
-                "seconds": one_of(0.25, 1.5, 3.0, None),
-                "note": one_of("good", "bad", None),
-            },
-            "item_id",
-            16,
-        ),
-        "purchases": (
-            {"user_id": users, "item_id": items, "amount": one_of(1, 2, 30, None)},
-            "user_id",
-            10,
-        ),
-        "returns": ({"request_id": requests}, "request_id", 6),
-        "history": (
-            {"user_id": one_of(1, 2, None), "item_id": items, "rating": one_of(1, 9, 10, None)},
-            "item_id",
-            10,
-        ),
-    }
-)
-
-wide_logs = logs_of(
-    {
-        "impressions": (
-            {
-                "user_id": one_of("u", "v"),
-                "item_id": items,
-                "shown_at": one_of(1, 2),
-                "liked": one_of(0, 1, 1, 2, None),
-                "seconds": one_of(0.5, 4.0, -1.0, None),
-                "stars": one_of(-1, 5, None),
-                "importance": one_of(0.0, 1.0, 2.5, -1.0, None),
-            },
-            "item_id",
-            30,
-        )
-    }
-)
-
-
-@st.composite
-def windows(draw: st.DrawFn) -> Window:
-    """Draws boundaries in order; the cut-off and the label cut-off may cut events away."""
-    start, validation, test, end = sorted(
-        draw(st.lists(st.integers(0, 27), min_size=4, max_size=4, unique=True))
-    )
-    cutoff = end + draw(st.integers(0, 8))
+def random_window(seed: int) -> Window:
+    """Draws boundaries in order; the cut-offs may cut events away."""
+    draw = random.Random(seed)
+    start = draw.choice([0, 0, 1, 3])
+    validation = start + draw.randint(3, 6)
+    test = validation + draw.randint(1, 4)
+    end = test + draw.randint(1, 5)
     return Window(
         train_start=BASE + start,
         validation_start=BASE + validation,
         test_start=BASE + test,
         test_end=BASE + end,
-        train_cutoff=BASE + validation + draw(st.integers(0, 12)),
-        cutoff=BASE + cutoff,
+        train_cutoff=BASE + validation + draw.randint(0, 12),
+        cutoff=BASE + end + draw.randint(0, 8),
     )
+
+
+seeds = st.integers(0, 2**32 - 1)
+sizes = st.sampled_from([0.0, 0.2, 1.0, 1.0, 1.0, 1.0, 1.5])
+slates_logs = st.builds(random_logs, st.just(SLATES_COLUMNS), seeds, sizes)
+wide_logs = st.builds(random_logs, st.just(WIDE_COLUMNS), seeds, sizes)
+windows = st.builds(random_window, seeds)

@@ -26,6 +26,8 @@ RANKING = RankingSpec.model_validate_json(
         "stock": {"type": "float", "availability": "request"},
         "history": {"type": "list[float]", "availability": "request", "role": "feature",
                     "max_length": 3, "scope": "context"},
+        "tags": {"type": "list[string]", "availability": "request", "role": "feature",
+                 "max_length": 3},
         "position": {"type": "float", "availability": "decision", "role": "feature"},
         "clicked": {"type": "bool", "availability": "future", "role": "target"},
         "bought": {"type": "bool", "availability": "future", "role": "target"},
@@ -42,10 +44,10 @@ RANKING = RankingSpec.model_validate_json(
     }}"""
 )
 OUTPUTS = ("click", "purchase", "purchase_given_click", "score")
-STRINGS = ("item", "user")
-PREDICT = ("history", "history_length", "item", "price", "stock_rank", "user")
-RANK = ("history", "history_length", "item", "price", "stock", "user")
-PARSED = ("history", "item", "price", "stock_rank", "user")
+STRINGS = ("item", "tags", "user")
+PREDICT = ("history", "history_length", "item", "price", "stock_rank", "tags", "user")
+RANK = ("history", "history_length", "item", "price", "stock", "tags", "user")
+PARSED = ("history", "item", "price", "stock_rank", "tags", "user")
 SIGNATURES = ("serving_default", "predict", "rank")
 
 
@@ -72,6 +74,9 @@ def _export(
 ) -> str:
     """Saves a model; every argument is a place where a leak can be planted."""
     module = _Export(variable)
+    vocabulary = directory.parent / "vocabulary"
+    vocabulary.write_text("phone\n")
+    module.vocabulary = tf.saved_model.Asset(str(vocabulary))
     for name, value in (attributes or {}).items():
         setattr(module, name, value)
 
@@ -174,9 +179,10 @@ def test_rank_does_not_take_slate_features(tmp_path: Path) -> None:
     assert "'rank' has the input 'stock_rank'" in reason
 
 
-def test_a_length_is_an_input_of_sequences_only(tmp_path: Path) -> None:
-    reason = _only_reason(tmp_path, predict=(*PREDICT, "price_length"))
-    assert "'price_length'" in reason
+@pytest.mark.parametrize("name", ["price_length", "tags_length"])
+def test_a_length_is_an_input_of_numeric_sequences_only(tmp_path: Path, name: str) -> None:
+    reason = _only_reason(tmp_path, predict=(*PREDICT, name))
+    assert f"'{name}'" in reason
 
 
 @pytest.mark.parametrize("name", ["clicked", "position", "click__label", "dwell_seconds"])
