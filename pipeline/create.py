@@ -21,7 +21,7 @@ from components.schema_writer.component import SchemaWriter
 from components.scorer.component import Scorer
 from components.serving_check.component import serving_check_class
 from models.spec.keys import slice_feature
-from pipeline.code_hash import code_hash
+from pipeline.code_hash import code_hash, value_hash
 from pipeline.evaluation import eval_config
 from pipeline.outputs import eval_outputs
 from pipeline.plan import RunPlan
@@ -153,7 +153,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
                     "training": config.training.model_dump_json(),
                     "candidate": candidate.model_dump_json(),
                     "objective": json.dumps(config.objective),
-                    "checkpoint_dir": str(plan.workdir.checkpoints / plan.run_id / name),
+                    "checkpoint_dir": str(_checkpoint_dir(plan, name, models_hash)),
                     "code_hash": models_hash,
                 },
             ).with_id(f"Trainer.{name}")
@@ -255,6 +255,24 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
         enable_cache=True,
         beam_pipeline_args=_beam_arguments(plan),
     )
+
+
+def _checkpoint_dir(plan: RunPlan, candidate: str, models_hash: str) -> Path:
+    """Names a folder by what determines the training, so that it does not spoil the cache key.
+
+    A run id would: two runs that differ in a gate train the same model.
+    """
+    config = plan.config
+    determined_by = {
+        "data": plan.fingerprint,
+        "dataset": plan.dataset.model_dump(mode="json"),
+        "ranking": config.ranking.model_view.model_dump(mode="json"),
+        "training": config.training.model_dump(),
+        "candidate": config.candidates[candidate].model_dump(mode="json"),
+        "objective": config.objective,
+        "code": [models_hash, code_hash("components/log_example_gen")],
+    }
+    return plan.workdir.checkpoints / f"{candidate}-{value_hash(determined_by)}"
 
 
 def _baseline(kind: str, uri: str, artifact_type: type[Any]) -> Importer:

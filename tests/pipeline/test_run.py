@@ -143,7 +143,13 @@ def test_a_finished_run_is_a_no_op(workdir: Workdir, logs: Path, pushed: dict[st
     again, finished = _run(workdir, logs)
     assert finished
     assert again == pushed
-    assert [p.name for p in (workdir.serving / "simulated").iterdir()] == ["1"]
+    assert _pushed_runs(workdir).count(pushed["run_id"]) == 1
+
+
+def _pushed_runs(workdir: Workdir) -> list[str]:
+    """The runs that pushed the versions there are."""
+    manifests = workdir.serving.glob("simulated/*/polyrank_manifest.json")
+    return [json.loads(manifest.read_text())["run_id"] for manifest in manifests]
 
 
 def test_the_exported_graph_has_no_auxiliary_task(pushed: dict[str, Any]) -> None:
@@ -169,9 +175,21 @@ def test_a_refused_run_pushes_nothing(workdir: Workdir, logs: Path, pushed: dict
             ("click", "auc", 0.999)
         ]
         assert not candidate["blessed"]
-    assert [p.name for p in (workdir.serving / "simulated").iterdir()] == ["1"]
+    assert summary["run_id"] not in _pushed_runs(workdir)
     cached = {c["name"] for c in summary["components"] if c["cached"]}
     assert {"LogExampleGen", "Transform", "StatisticsGen"} <= cached
+    assert not {name for name in cached if name.startswith("Trainer")}  # other epochs
+
+
+def test_a_changed_gate_trains_nothing_again(
+    workdir: Workdir, logs: Path, pushed: dict[str, Any]
+) -> None:
+    summary, _ = _run(workdir, logs, "tasks.watch_seconds.gates={spearman: {min: -0.8}}")
+    assert summary["state"] == "succeeded", summary["error"]
+    assert summary["run_id"] != pushed["run_id"]
+    cached = {c["name"] for c in summary["components"] if c["cached"]}
+    assert {"LogExampleGen", "Trainer.mmoe", "Trainer.single_task", "ServingCheck"} <= cached
+    assert not {"Evaluator.mmoe", "Champion", "ModelPusher"} & cached
     assert workdir.report(summary["run_id"]).exists()
 
 
@@ -230,7 +248,7 @@ def test_a_killed_run_ends_in_the_same_state(
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
-        if any((workdir / "checkpoints").glob("*/*/*")):
+        if any((workdir / "checkpoints").glob("*/*")):
             break  # in the middle of the first training
         time.sleep(0.2)
     process.send_signal(signal.SIGKILL)

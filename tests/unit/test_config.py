@@ -40,9 +40,9 @@ def test_examples_are_valid(name: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "key", "expected"),
     [
-        ("batch_size: 2048", "batch_sz: 2048", "training.batch_sz", "did you mean 'batch_size'?"),
-        ("epochs: 8", "epochs: eight", "training.epochs", "valid integer"),
-        ("epochs: 8", "epochs: 0", "training.epochs", "greater than or equal to 1"),
+        ("batch_size: 512", "batch_sz: 512", "training.batch_sz", "did you mean 'batch_size'?"),
+        ("epochs: 6", "epochs: eight", "training.epochs", "valid integer"),
+        ("epochs: 6", "epochs: 0", "training.epochs", "greater than or equal to 1"),
         ("role: feature, scope: context}", "role: feture}", "columns.device.role", "'feature'?"),
         ("conditioned_on: click", "conditioned_on: clik", "tasks.conversion.conditioned_on", "'click'?"),
         ("architecture: mmoe}", "architecture: mmo}", "candidates.mmoe.model", "'mmoe'?"),
