@@ -1,4 +1,4 @@
-"""Entry point of polyrank: ``python tfx_pipeline.py COMMAND``, installed as ``polyrank COMMAND``."""
+"""Entry point: ``python tfx_pipeline.py COMMAND``, installed as ``polyrank COMMAND``."""
 
 from __future__ import annotations
 

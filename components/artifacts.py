@@ -21,7 +21,7 @@ class Blessing(Artifact):
     """The verdict of a gate: `gate.json`; property `blessed` is 1 or 0."""
 
     TYPE_NAME = "PolyrankBlessing"
-    PROPERTIES = {"blessed": Property(type=PropertyType.INT)}  # noqa: RUF012
+    PROPERTIES = {"blessed": Property(type=PropertyType.INT)}
 
 
 class ChampionChoice(Artifact):

@@ -215,7 +215,7 @@ def _status(options: argparse.Namespace) -> int:
         print(
             f"{summary['run_id']}  {summary['state']:<9}  test {summary['window']['test'][0][:10]} "
             f"to {summary['window']['test'][1][:10]}  champion {summary['champion'] or 'none'}  "
-            f"{'pushed ' + pushed['model'] + ' ' + str(pushed['version']) if pushed else 'not pushed'}"
+            + (f"pushed {pushed['model']} {pushed['version']}" if pushed else "not pushed")
         )
     return 0
 

@@ -264,7 +264,7 @@ def _run_problems(config: Config) -> list[Problem]:
                 )
     outputs = {o.name: o for o in config.ranking.outputs}
     for key in config.objective:
-        output, _, metric = key.partition(".")
+        output, _, _ = key.partition(".")
         allowed = [
             f"{o.name}.{m}"
             for o in outputs.values()

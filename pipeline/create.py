@@ -57,7 +57,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
         LogExampleGen(
             spec_json=dataset.model_dump_json(),
             fingerprint=plan.fingerprint,
-            code_hash=code_hash("components/log_example_gen", "models/spec"),
+            code_hash=own_code("components/log_example_gen"),
         )
     )
     examples = example_gen.outputs["examples"]
@@ -66,7 +66,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
         SchemaWriter(
             ranking_json=examples_json,
             slice_columns=slices,
-            code_hash=code_hash("components/schema_writer", "models/schema.py", "models/spec"),
+            code_hash=own_code("components/schema_writer", "models/schema.py"),
         )
     ).outputs["schema"]
     statistics = add(tfx.components.StatisticsGen(examples=examples, schema=schema)).outputs[
@@ -92,7 +92,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             previous_statistics=baseline_statistics and baseline_statistics.outputs["result"],
             ranking_json=ranking_json,
             checks_json=json.dumps(checks),
-            code_hash=code_hash("components/data_gate", "models/spec"),
+            code_hash=own_code("components/data_gate"),
         )
     )
     data_leakage_gate = add(
@@ -101,7 +101,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             accounts=accounts,
             dataset_json=dataset.model_dump_json(),
             checks_json=json.dumps(checks),
-            code_hash=code_hash(
+            code_hash=own_code(
                 "components/leakage_gate", "components/log_example_gen", "models/spec"
             ),
         )
@@ -119,7 +119,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             disable_statistics=True,
             custom_config={
                 "ranking": examples_json,
-                "code_hash": code_hash("models/preprocessing.py", "models/spec"),
+                "code_hash": own_code("models/preprocessing.py", "models/feature_layout.py"),
             },
         )
     )
@@ -133,7 +133,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
         [[slice_feature(name) for name in names] for names in config.evaluation.slices],
         num_replicates=config.evaluation.num_replicates,
         seed=config.evaluation.seed,
-        code_hash=code_hash("models/metrics", "pipeline/evaluation.py"),
+        code_hash=own_code("models/metrics", "pipeline/evaluation.py"),
     )
     models: dict[str, Any] = {}
     evaluators: dict[str, Any] = {}
@@ -165,7 +165,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
                 examples=examples,
                 ranking_json=model_json,
                 slice_columns=slices,
-                code_hash=code_hash("components/scorer", "models/spec"),
+                code_hash=own_code("components/scorer"),
             ).with_id(f"Scorer.{name}")
         ).outputs["predictions"]
         evaluators[name] = add(
@@ -189,7 +189,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
         model_leakage_gate_class(names)(
             **by_candidate,
             ranking_json=model_json,
-            code_hash=code_hash("components/leakage_gate", "models/spec"),
+            code_hash=own_code("components/leakage_gate"),
         )
     )
     serving = add(
@@ -200,7 +200,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             candidates_json=json.dumps(names),
             ranking_json=model_json,
             num_rows=str(config.serving_check.num_rows),
-            code_hash=code_hash("components/serving_check", "serving", "models/spec"),
+            code_hash=own_code("components/serving_check", "serving"),
         )
     )
     report = add(
@@ -213,7 +213,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             ),
             num_replicates=str(config.evaluation.num_replicates),
             seed=str(config.evaluation.seed),
-            code_hash=code_hash("components/report", "models/metrics", "models/spec"),
+            code_hash=own_code("components/report", "models/metrics"),
         )
     )
 
@@ -228,7 +228,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             candidates_json=json.dumps(names),
             ranking_json=model_json,
             objective_json=json.dumps(config.objective),
-            code_hash=code_hash("components/champion", "models/metrics", "models/spec"),
+            code_hash=own_code("components/champion", "models/metrics"),
         )
     )
     champion.add_upstream_node(report)
@@ -242,7 +242,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             model_name=config.model_name,
             run_id=plan.run_id,
             provenance_json=json.dumps(plan.provenance),
-            code_hash=code_hash("components/model_pusher", "serving"),
+            code_hash=own_code("components/model_pusher", "serving"),
         )
     )
     return tfx.dsl.Pipeline(
@@ -255,6 +255,12 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
         enable_cache=True,
         beam_pipeline_args=_beam_arguments(plan),
     )
+
+
+def own_code(*packages: str) -> str:
+    """Hashes what a node runs: its packages and what every one of ours imports."""
+    shared = ("components/artifacts.py", "components/declare.py", "components/verdict.py")
+    return code_hash(*packages, *shared, "models/spec")
 
 
 def _checkpoint_dir(plan: RunPlan, candidate: str, models_hash: str) -> Path:

@@ -223,8 +223,9 @@ def _line_of(document: Any, location: Sequence[int | str]) -> int:
     for part in location:
         if isinstance(node, dict) and part in node:
             # A key that --set added has no line.
-            if part in getattr(getattr(node, "lc", None), "data", None) or {}:
-                line = node.lc.key(part)[0] + 1
+            places: Any = getattr(node, "lc", None)
+            if places is not None and part in (places.data or {}):
+                line = places.key(part)[0] + 1
             node = node[part]
         elif isinstance(node, list) and isinstance(part, int) and part < len(node):
             if hasattr(node, "lc"):

@@ -59,7 +59,8 @@ def _execute(plan: RunPlan, on_change: Callable[[Any], None]) -> dict[str, Any]:
     from pipeline.summary import build_summary
 
     results: dict[str, NodeResult] = {}
-    state, error = "failed", "interrupted"
+    state = "failed"
+    error: str | None = "interrupted"
     fault: PolyrankError | None = None
     try:
         run_pipeline(

@@ -1,9 +1,9 @@
 """Writes requirements.lock: exact versions and hashes for Python 3.11, no index addresses.
 
-ml-metadata and tensorflow-data-validation are the exceptions, with a dependency of the latter. Their 1.21.0 wheels are built
-for glibc 2.38 and libstdc++ 13, so that older systems refuse them; 1.17.1 and 1.16.1 run with the
-rest of the TFX 1.21 set although their metadata asks for protobuf 4. They are taken out of the
-resolution and appended, each with its reason.
+ml-metadata and tensorflow-data-validation are the exceptions, with a dependency of the latter.
+Their 1.21.0 wheels are built for glibc 2.38 and libstdc++ 13, so that older systems refuse them;
+1.17.1 and 1.16.1 run with the rest of the TFX 1.21 set although their metadata asks for protobuf
+4. They are taken out of the resolution and appended, each with its reason.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ def dead_letter_reasons(accounts: Mapping[str, Any], limits: Limits) -> list[str
         worst = max(sorted(dead), key=lambda reason: dead[reason])
         reasons.append(
             f"stream {name}: {num_dead} of {total} rows are dead letters, {num_dead / total:.2%}, "
-            f"limit max_dead_rate {limits.max_dead_rate:.2%}; mostly {worst} ({dead[worst]}); remedy: "
-            "look at dead_letters.parquet, mend the log or its declaration, or raise "
+            f"limit max_dead_rate {limits.max_dead_rate:.2%}; mostly {worst} ({dead[worst]}); "
+            "remedy: look at dead_letters.parquet, mend the log or its declaration, or raise "
             "data_checks.max_dead_rate"
         )
     return reasons

@@ -18,7 +18,7 @@ from models.spec.ranking import RankingSpec
 Artifacts = dict[str, list[artifact.Artifact]]
 
 
-class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
+class Executor(base_executor.BaseExecutor):
     """Executes the DataGate."""
 
     def Do(

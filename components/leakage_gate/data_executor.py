@@ -16,7 +16,7 @@ from components.verdict import write_verdict
 Artifacts = dict[str, list[artifact.Artifact]]
 
 
-class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
+class Executor(base_executor.BaseExecutor):
     """Refuses examples that know what a ranking request cannot."""
 
     def Do(

@@ -17,7 +17,7 @@ MODEL_INPUT_PREFIX = "model_"
 Artifacts = dict[str, list[artifact.Artifact]]
 
 
-class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
+class Executor(base_executor.BaseExecutor):
     """Refuses exported models that can see anything but request features."""
 
     def Do(

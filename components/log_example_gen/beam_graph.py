@@ -162,7 +162,7 @@ def _reported(process: Callable[..., Output]) -> Callable[..., Output]:
     return wrapped
 
 
-class _Step(beam.DoFn):  # type: ignore[misc]
+class _Step(beam.DoFn):
     """A step that knows the plan."""
 
     def __init__(self, spec_json: str) -> None:

@@ -22,7 +22,7 @@ from components.log_example_gen.splits import SPLITS
 Artifacts = dict[str, list[artifact.Artifact]]
 
 
-class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
+class Executor(base_beam_executor.BaseBeamExecutor):
     """Reads raw logs, joins them in time and writes training examples and their accounts."""
 
     def Do(

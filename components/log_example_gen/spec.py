@@ -34,7 +34,9 @@ class Source(Strict):
         default=None, description="parquet, csv or jsonl; from the file extension if absent."
     )
     delimiter: str = Field(default=",", description="Field separator of CSV files.")
-    timestamp: str = Field(default="timestamp", description="The log's own name of the time column.")
+    timestamp: str = Field(
+        default="timestamp", description="The log's own name of the time column."
+    )
     time_unit: TimeUnit = Field(
         default="ms",
         description="Unit of integer timestamps since 1970 UTC. Typed Parquet timestamps carry "

@@ -73,9 +73,8 @@ def _cut(times: NDArray[np.int64], splits: Splits, cutoff: int, maturity_ms: int
         )
     test_end = min(int(seen[-1]) + 1, cutoff - maturity_ms)
     usable = times[: np.searchsorted(times, test_end)]
-    test_start = _boundary(usable, test_end, splits.test, 0.0)
-    share = splits.test if isinstance(splits.test, float) else _share_after(usable, test_start)
-    validation_start = _boundary(usable, test_start, splits.validation, share)
+    test_start = _boundary(usable, test_end, splits.test)
+    validation_start = _boundary(usable, test_start, splits.validation)
     train_start = (
         validation_start - splits.train
         if splits.train is not None
@@ -108,20 +107,15 @@ def _cut(times: NDArray[np.int64], splits: Splits, cutoff: int, maturity_ms: int
     )
 
 
-def _boundary(times: NDArray[np.int64], end: int, wanted: int | float, share_after: float) -> int:
+def _boundary(times: NDArray[np.int64], end: int, wanted: int | float) -> int:
     """Returns the start of the window that ends at `end`: by length, or by share of `times`."""
     if not isinstance(wanted, float):
         return end - wanted
-    if len(times) == 0:
+    num_before = int(np.searchsorted(times, end))
+    if num_before == 0:
         return end
-    index = len(times) - round(len(times) * (share_after + wanted))
-    return int(times[min(max(index, 0), len(times) - 1)])
-
-
-def _share_after(times: NDArray[np.int64], start: int) -> float:
-    if len(times) == 0:
-        return 0.0
-    return float(len(times) - np.searchsorted(times, start)) / len(times)
+    num_wanted = max(round(len(times) * wanted), 1)
+    return int(times[max(num_before - num_wanted, 0)])
 
 
 def _midnight_after(date: str) -> int:

@@ -47,12 +47,16 @@ class Executor(base_executor.BaseExecutor):
         model_name = exec_properties["model_name"]
         serving_dir = Path(exec_properties["serving_dir"])
         requests = synthetic_requests(ranking)
+
+        def add_warmup(staged: Path) -> None:
+            write_warmup(staged, requests)
+
         pushed = push(
             Path(path_utils.serving_model_path(model_uri)),
             serving_dir / model_name,
             run_id=exec_properties["run_id"],
             provenance={**json.loads(exec_properties["provenance_json"]), "candidate": champion},
-            complete=lambda staged: write_warmup(staged, requests),
+            complete=add_warmup,
         )
         render(model_name, f"/models/{model_name}", serving_dir / model_name)
         folder = Path(artifact_utils.get_single_uri(output_dict["pushed_model"]))

@@ -172,16 +172,16 @@ def check(
             outputs = client.predict(batch)
             for output in answers:
                 answers[output].append(outputs[output])
-    for output in ranking.outputs:
-        served_values = np.concatenate(answers[output.name]).astype(np.float64)
-        expected = stored[output.name].astype(np.float64)
-        tolerance = PROBABILITY_TOLERANCE if output.kind == "binary" else VALUE_TOLERANCE
+    for each in ranking.outputs:
+        served_values = np.concatenate(answers[each.name]).astype(np.float64)
+        expected = stored[each.name].astype(np.float64)
+        tolerance = PROBABILITY_TOLERANCE if each.kind == "binary" else VALUE_TOLERANCE
         error = np.abs(served_values - expected) / np.maximum(np.abs(expected), 1e-6)
         wrong = ~(error <= tolerance)
         if wrong.any():
             worst = int(np.nanargmax(np.where(np.isfinite(error), error, np.inf)))
             yield (
-                f"{output.name}: {int(wrong.sum())} of {num_rows} served values differ from the "
+                f"{each.name}: {int(wrong.sum())} of {num_rows} served values differ from the "
                 f"evaluated ones by more than {tolerance:g} (worst: served "
                 f"{served_values[worst]:.8g}, evaluated {expected[worst]:.8g})"
             )

@@ -80,7 +80,7 @@ def custom_extractors(
     ]
 
 
-class _SliceBatches(beam.DoFn):  # type: ignore[misc]
+class _SliceBatches(beam.DoFn):
     """Turns a batch of n examples into one extract of arrays for each slice in it."""
 
     def __init__(self, eval_config: config_pb2.EvalConfig) -> None:

@@ -29,7 +29,7 @@ Chunk = tuple[FloatArray, FloatArray, KeyArray, KeyArray, FloatArray]
 """Rows as columns: label [n], weight [n], group [n], cluster [n], prediction [n, models]."""
 
 
-class TaskMetrics(metric_types.Metric):  # type: ignore[misc]
+class TaskMetrics(metric_types.Metric):
     """Metrics of one output, as keys `m`, `m_low` and `m_high` for each metric m.
 
     Further keys: `num_rows`, `num_positives` (labels above 0) and the tallies of grouped metrics.
@@ -76,7 +76,7 @@ class TaskMetrics(metric_types.Metric):  # type: ignore[misc]
         )
 
 
-class GatedMetric(metric_types.Metric):  # type: ignore[misc]
+class GatedMetric(metric_types.Metric):
     """Computes nothing: carries a threshold to a key that `TaskMetrics` emits.
 
     TFMA looks thresholds up by the name of the metric instance they are declared on, and one
@@ -128,7 +128,7 @@ def _computations(
     ]
 
 
-class _ColumnPreprocessor(metric_types.Preprocessor):  # type: ignore[misc]
+class _ColumnPreprocessor(metric_types.Preprocessor):
     """Cuts extracts down to the columns of one output; drops rows of weight 0.
 
     The extracts hold one example, as TFMA's extractors leave them, or a batch of them, as
@@ -217,7 +217,7 @@ def _concatenate(chunks: Sequence[Chunk]) -> Chunk:
     return label, weight, group, cluster, prediction
 
 
-class _TaskCombiner(beam.CombineFn):  # type: ignore[misc]
+class _TaskCombiner(beam.CombineFn):
     """Buffers the rows of a slice and computes its metrics once."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Settings of the sharing architectures, one frozen class each; `models.architectures` builds them."""
+"""Settings of the sharing architectures, one frozen class each, built by `models.architectures`."""
 
 from __future__ import annotations
 

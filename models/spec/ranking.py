@@ -92,7 +92,7 @@ class RankingSpec(Strict):
     @cached_property
     def examples_view(self) -> RankingSpec:
         """The part that determines the examples: no losses, weights, metrics, gates or score."""
-        bare = {"loss": None, "weight": 1.0, "metrics": None, "gates": {}}
+        bare: dict[str, Any] = {"loss": None, "weight": 1.0, "metrics": None, "gates": {}}
         tasks = {name: task.model_copy(update=bare) for name, task in self.tasks.items()}
         return self._with(tasks=tasks, score=Score())
 

@@ -39,17 +39,16 @@ def packed_columns(ranking: RankingSpec, num_rows: int = 64, seed: int = 0) -> d
             np.float32
         ),
         TRANSFORMED_SEQUENCES: np.concatenate(
-            [
-                rng.integers(-1, rows[str(s.table)], (num_rows, s.width))
-                for s in layout.sequences
-            ],
+            [rng.integers(-1, rows[str(s.table)], (num_rows, s.width)) for s in layout.sequences],
             axis=1,
         ).astype(np.int32),
         TRANSFORMED_GROUP: np.arange(num_rows, dtype=np.int64) // 6,
     }
     for output in ranking.all_outputs:
         weight = (rng.random(num_rows) < 2 / 3).astype(np.float32)
-        label = rng.integers(0, 2, num_rows) if output.kind == "binary" else rng.poisson(3, num_rows)
+        label = (
+            rng.integers(0, 2, num_rows) if output.kind == "binary" else rng.poisson(3, num_rows)
+        )
         columns[output.label_key] = (label * weight).astype(np.float32)
         columns[output.weight_key] = weight
     return columns

@@ -35,7 +35,9 @@ def features(num_rows: int = 16, seed: int = 0) -> dict[str, tf.Tensor]:
 
 
 def total(outputs: dict[str, tf.Tensor]) -> tf.Tensor:
-    return tf.add_n([tf.reduce_mean(tf.square(tf.cast(y, tf.float32) - 1)) for y in outputs.values()])
+    return tf.add_n(
+        [tf.reduce_mean(tf.square(tf.cast(y, tf.float32) - 1)) for y in outputs.values()]
+    )
 
 
 def assert_same(a: dict[str, tf.Tensor], b: dict[str, tf.Tensor], tolerance: float = 0.0) -> None:

@@ -72,10 +72,13 @@ def validation(transformed: Transformed) -> Split:
 
 
 def test_outputs_are_packed_features_labels_weights_and_group(train: Split) -> None:
-    packed = {TRANSFORMED_CATEGORICAL, TRANSFORMED_NUMERIC, TRANSFORMED_SEQUENCES, TRANSFORMED_GROUP}
-    keys = {
-        k for o in synthetic_ranking().all_outputs for k in (o.label_key, o.weight_key)
+    packed = {
+        TRANSFORMED_CATEGORICAL,
+        TRANSFORMED_NUMERIC,
+        TRANSFORMED_SEQUENCES,
+        TRANSFORMED_GROUP,
     }
+    keys = {k for o in synthetic_ranking().all_outputs for k in (o.label_key, o.weight_key)}
     assert set(train.columns) == packed | keys
     for key in keys:
         np.testing.assert_allclose(train.columns[key], train.raw[key], rtol=1e-6)
@@ -90,8 +93,7 @@ def test_vocabulary_ids_are_from_the_most_frequent(train: Split, validation: Spl
     out_of_vocabulary = 1 + len(vocabulary)
     for split in (train, validation):
         expected = [
-            MISSING_ID if v is None else row.get(v, out_of_vocabulary)
-            for v in split.raw["item_id"]
+            MISSING_ID if v is None else row.get(v, out_of_vocabulary) for v in split.raw["item_id"]
         ]
         np.testing.assert_array_equal(split.ids("item_id"), expected)
     assert list(validation.ids("item_id")[:2]) == [out_of_vocabulary, MISSING_ID]

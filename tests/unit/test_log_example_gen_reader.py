@@ -365,9 +365,7 @@ def test_elements_that_do_not_fit_make_the_row_malformed(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["string", "int", "float", "bool", "timestamp", "list[float]"])
 def test_an_entirely_missing_column_is_null(tmp_path: Path, kind: str) -> None:
-    pq.write_table(
-        pa.table({"timestamp": [T], "nothing": pa.nulls(1)}), tmp_path / "a.parquet"
-    )
+    pq.write_table(pa.table({"timestamp": [T], "nothing": pa.nulls(1)}), tmp_path / "a.parquet")
     result = read(tmp_path, nothing=kind)
     assert values(result, "nothing") == [None]
 
@@ -384,9 +382,7 @@ def test_ids_of_other_types_become_text(tmp_path: Path) -> None:
     )
     frame.write_parquet(tmp_path / "a.parquet")
     pq.write_table(frame.to_pandas().pipe(pa.Table.from_pandas), tmp_path / "b.parquet")
-    result = read(
-        tmp_path, small="string", floating="string", flag="string", category="string"
-    )
+    result = read(tmp_path, small="string", floating="string", flag="string", category="string")
     assert values(result, "small") == ["7", None, "7", None]
     assert values(result, "floating") == ["12", None, "12", None]
     assert values(result, "flag") == ["true", None, "true", None]

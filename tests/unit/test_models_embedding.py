@@ -39,7 +39,12 @@ def table(layer: Embedding, name: str) -> np.ndarray:
 
 
 def test_layout() -> None:
-    assert [s.feature.name for s in LAYOUT.categorical] == ["device", "item_id", "quality", "user_id"]
+    assert [s.feature.name for s in LAYOUT.categorical] == [
+        "device",
+        "item_id",
+        "quality",
+        "user_id",
+    ]
     assert [(s.feature.name, s.start, s.width) for s in LAYOUT.sequences] == [
         ("history", 0, 4),
         ("tags", 4, 3),
@@ -142,7 +147,9 @@ def test_dot_interaction_appends_products_of_equal_widths() -> None:
     vectors = before[:, :16].reshape(-1, 4, 4)  # item_id, user_id, history, tags
     products = np.einsum("bik,bjk->bij", vectors, vectors)
     below = np.tril_indices(4, -1)
-    np.testing.assert_allclose(after[:, 16:22], products[:, below[0], below[1]], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        after[:, 16:22], products[:, below[0], below[1]], rtol=1e-4, atol=1e-7
+    )
     np.testing.assert_array_equal(np.delete(after, range(16, 22), axis=1), before)
 
 

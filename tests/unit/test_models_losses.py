@@ -13,7 +13,9 @@ from models.losses.registry import LOSSES, build_loss
 from models.spec.task import LOSSES_BY_KIND, Task
 from models.spec.task import Loss as LossConfig
 
-CONFIGS = {get_args(c.model_fields["kind"].annotation)[0]: c for c in get_args(get_args(LossConfig)[0])}
+CONFIGS = {
+    get_args(c.model_fields["kind"].annotation)[0]: c for c in get_args(get_args(LossConfig)[0])
+}
 SETTINGS: dict[str, dict[str, Any]] = {"quantile": {"quantile": 0.8}, "huber": {"delta": 2.0}}
 every_loss = pytest.mark.parametrize("kind", sorted(LOSSES))
 
@@ -130,7 +132,9 @@ def test_quantile_is_what_the_pinball_loss_is_least_at(quantile: float) -> None:
     loss = LOSSES["quantile"](config)
     grid = np.linspace(0, 6, 1201)
     means = [
-        float(tf.reduce_mean(loss.per_row(tf.fill([2001, 1], float(z)), tf.constant(y, tf.float32))))
+        float(
+            tf.reduce_mean(loss.per_row(tf.fill([2001, 1], float(z)), tf.constant(y, tf.float32)))
+        )
         for z in grid
     ]
     best = tf.constant([[grid[int(np.argmin(means))]]], tf.float32)
@@ -164,7 +168,9 @@ def test_scaling_changes_units_and_not_the_optimum(kind: str) -> None:
     z = outputs_for(kind)
     natural = tf.constant(z * statistics.scale, tf.float32)
     labels = tf.constant(y, tf.float32)
-    np.testing.assert_allclose(scaled.prediction(tf.constant(z, tf.float32)), natural[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(
+        scaled.prediction(tf.constant(z, tf.float32)), natural[:, 0], rtol=1e-5
+    )
     np.testing.assert_allclose(
         scaled.per_row(tf.constant(z, tf.float32), labels) * statistics.scale**2,
         plain.per_row(natural, labels),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.rows import CachedRows, Rows, StreamedRows, read_rows
+from models.rows import Batch, CachedRows, Rows, StreamedRows, read_rows
 from models.spec.errors import DataError
 from models.spec.keys import TRANSFORMED_CATEGORICAL, TRANSFORMED_GROUP, TRANSFORMED_NUMERIC
 from tests.conformance.synthetic_ranking import encode, write_records
@@ -57,8 +58,8 @@ def rows(request: pytest.FixtureRequest, folder: Path) -> Rows:
     return read(folder, request.param)
 
 
-def order(dataset: tf.data.Dataset) -> list[int]:
-    return [int(g) for batch in dataset for g in batch[TRANSFORMED_NUMERIC].numpy()[:, 0]]
+def order(batches: Iterator[Batch]) -> list[int]:
+    return [int(g) for batch in batches for g in batch[TRANSFORMED_NUMERIC].numpy()[:, 0]]
 
 
 def test_rows_that_fit_are_cached(folder: Path) -> None:
@@ -74,6 +75,9 @@ def test_in_order(rows: Rows) -> None:
     assert order(rows.in_order(10)) == list(range(NUM_ROWS))
     assert set(batches[0]) == set(rows.names) == set(SPEC) - {"other__label"}
     assert batches[0][TRANSFORMED_CATEGORICAL].dtype == tf.int32
+    for name, spec in rows.batch_spec.items():
+        assert all(spec.is_compatible_with(batch[name]) for batch in batches)
+        assert spec.shape[0] is None
     np.testing.assert_array_equal(batches[1][TRANSFORMED_CATEGORICAL][0], [10, 11])
     np.testing.assert_array_equal(rows.column("click__label"), np.arange(NUM_ROWS) % 2)
 
