@@ -50,29 +50,39 @@ def encode_examples(frame: pl.DataFrame) -> Iterator[bytes]:
 
 
 def _encode(frame: pl.DataFrame) -> pa.Array:
-    dense: list[tuple[str, Bytes]] = []
     pieces: list[pa.Array] = []
+    dense: list[tuple[str, Bytes]] = []
     for column in frame.get_columns():
-        if column.dtype == pl.Float32 and column.null_count() == 0:
-            dense.append((column.name, _float_bytes(column.to_numpy())))
-        elif column.dtype == pl.Float32:
+        floats = _dense_values(column)
+        if floats is not None:
+            dense.append((column.name, floats))
+            continue
+        # Columns stay in order, or a row's bytes would depend on what its neighbours lack.
+        pieces += _dense_floats(dense, len(frame))
+        dense = []
+        if column.dtype == pl.Float32:
             pieces.append(_optional_floats(column))
         elif column.dtype == pl.String:
             pieces += _strings(column)
         elif column.dtype == pl.Int64:
             pieces += _ints(column)
-        elif isinstance(column.dtype, pl.Array) and column.dtype.inner == pl.Float32:
-            flat = column.arr.explode().to_numpy().reshape(len(column), -1)
-            dense.append((column.name, _float_bytes(flat)))
         elif isinstance(column.dtype, pl.Array) and column.dtype.inner == pl.String:
             pieces += _string_lists(column)
         else:
             raise TypeError(f"column {column.name!r} of type {column.dtype} cannot be encoded")
-    if dense:
-        pieces.insert(0, _dense_floats(dense, len(frame)))
+    pieces += _dense_floats(dense, len(frame))
     lengths = np.sum([pc.binary_length(piece).to_numpy() for piece in pieces], axis=0)
     features = _by_length(lengths, lambda length: _FIRST_FIELD + _varint(length))
     return pc.binary_join_element_wise(features, *pieces, pa.scalar(b"", pa.large_binary()))
+
+
+def _dense_values(column: pl.Series) -> Bytes | None:
+    """Returns the bytes of a float column if each row has the same number of them."""
+    if column.dtype == pl.Float32 and column.null_count() == 0:
+        return _float_bytes(column.to_numpy())
+    if isinstance(column.dtype, pl.Array) and column.dtype.inner == pl.Float32:
+        return _float_bytes(column.arr.explode().to_numpy().reshape(len(column), -1))
+    return None
 
 
 # Parts of the wire format ----------------------------------------------------------------------
@@ -114,8 +124,10 @@ def _float_bytes(values: NDArray[np.float32]) -> Bytes:
     return np.ascontiguousarray(values, dtype="<f4").view(np.uint8).reshape(len(values), -1)
 
 
-def _dense_floats(columns: list[tuple[str, Bytes]], num_rows: int) -> pa.Array:
+def _dense_floats(columns: list[tuple[str, Bytes]], num_rows: int) -> list[pa.Array]:
     """Encodes columns of constant width together, by filling in one row's template."""
+    if not columns:
+        return []
     template = bytearray()
     places = []
     for name, values in columns:
@@ -128,7 +140,7 @@ def _dense_floats(columns: list[tuple[str, Bytes]], num_rows: int) -> pa.Array:
     block[:] = np.frombuffer(bytes(template), np.uint8)
     for begin, values in places:
         block[:, begin : begin + values.shape[1]] = values
-    return _as_binary(block.reshape(-1), np.full(num_rows, len(template)))
+    return [_as_binary(block.reshape(-1), np.full(num_rows, len(template)))]
 
 
 def _optional_floats(column: pl.Series) -> pa.Array:

@@ -281,11 +281,16 @@ def run_transform(ranking: RankingSpec, rows: dict[str, Rows], folder: Path) -> 
 def transform_synthetic(
     folder: Path, num_rows: int = 1200, ranking: RankingSpec | None = None
 ) -> Transformed:
-    """Runs the synthetic problem through Transform: train, and a validation split half as long."""
+    """Runs the synthetic problem through Transform.
+
+    Splits: train; validation, half as long; served, the same rows as a server sees them.
+    """
     ranking = ranking or synthetic_ranking()
     rows = {
         "train": synthetic_rows(ranking, num_rows, seed=1),
         "validation": synthetic_rows(ranking, num_rows // 2, seed=2),
     }
     rows["validation"]["item_id"][:2] = [b"never seen", None]
+    # What a server sees of the same rows: decision columns do not exist yet.
+    rows["served"] = rows["validation"] | {"position": [None] * (num_rows // 2)}
     return run_transform(ranking, rows, folder)

@@ -213,24 +213,27 @@ def test_early_stopping_keeps_the_best_epoch(
     transformed: Transformed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure = Validation.measure
-    aucs = iter([0.6, 0.8, 0.7, float("nan"), 0.9])
+    def run(name: str, epochs: int, *declared: float) -> Run:
+        aucs = iter(declared)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                Validation, "measure", lambda self: measure(self) | {"click": {"auc": next(aucs)}}
+            )
+            return train(
+                transformed,
+                tmp_path / name,
+                epochs=epochs,
+                patience=2,
+                objective={"click.auc": 1.0},
+            )
 
-    def declared(self: Validation) -> Any:
-        return measure(self) | {"click": {"auc": next(aucs)}}
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Validation, "measure", declared)
-        stopped = train(
-            transformed, tmp_path / "a", epochs=5, patience=2, objective={"click.auc": 1.0}
-        )
+    stopped = run("stopped", 5, 0.6, 0.8, 0.7, float("nan"), 0.9)
     assert [e["objective"] for e in stopped.training["epochs"]] == [0.6, 0.8, 0.7, None]
     assert stopped.training["epochs"][3]["validation"]["click"]["auc"] is None
     assert stopped.training["best_epoch"] == 2
-    two = train(
-        transformed, tmp_path / "b", epochs=2, objective={"click.auc": 0.0, "comments.mae": 1e9}
-    )
-    if two.training["best_epoch"] == 2:
-        assert_identical(stopped, two)
+    assert_identical(stopped, run("two", 2, 0.6, 0.8))
+    with pytest.raises(AssertionError):
+        assert_identical(stopped, run("one", 1, 0.6))
 
 
 def test_streamed_rows_train_as_well(transformed: Transformed, tmp_path: Path) -> None:

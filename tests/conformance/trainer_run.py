@@ -50,6 +50,7 @@ def train(
     model: dict[str, Any] | None = None,
     auxiliary: bool = True,
     objective: dict[str, float] | None = None,
+    eval_split: str = "validation",
     **training: Any,
 ) -> Run:
     """Trains; keyword arguments replace the training settings."""
@@ -62,7 +63,7 @@ def train(
     run_fn(
         SimpleNamespace(
             train_files=transformed.files("train"),
-            eval_files=transformed.files("validation"),
+            eval_files=transformed.files(eval_split),
             transform_graph_path=str(transformed.graph),
             serving_model_dir=str(run.model),
             model_run_dir=str(folder / "run"),

@@ -206,7 +206,8 @@ def dataset(
 _LAST_MOMENT = 15
 _FAULT_RATE = 0.04
 _USERS, _ITEMS = (1, 2), ("a", "b", "c")
-_REQUESTS = tuple(f"r{number}" for number in range(7))
+_REQUESTS = ("r",)
+"""Stands for requests r0, r1, ...: their number grows with the logs."""
 
 Columns = dict[str, tuple[Any, ...]]
 """Values to draw from, by column."""
@@ -268,8 +269,10 @@ def random_logs(
         size: Factor on the numbers of rows.
     """
     draw = random.Random(seed)
+    requests = tuple(f"r{number}" for number in range(round(7 * max(size, 1))))
     logs = {}
-    for name, (most, columns) in streams.items():
+    for name, (most, choices) in streams.items():
+        columns = {n: requests if v == _REQUESTS else v for n, v in choices.items()}
         rows: list[Row] = []
         for _ in range(round(most * size)):
             row: Row = {"time": BASE + draw.randint(0, _LAST_MOMENT)}

@@ -134,7 +134,8 @@ def test_shares_never_cut_a_moment_in_two(tmp_path: Path) -> None:
     ],
 )
 def test_empty_windows_are_refused(tmp_path: Path, splits: dict[str, Any], name: str) -> None:
-    write(tmp_path, impressions=[START + h * 3_600_000 for h in range(24 * 3)], rests=[START])
+    hours = [START + h * 3_600_000 for h in range(24 * 3)]
+    write(tmp_path, impressions=hours, rests=[hours[-1] + 1_800_000])
     with pytest.raises(DataError, match=f"the {name} window is empty") as raised:
         resolve(tmp_path, **splits)
     assert "impressions from 2024-01-01T00:00:00.000Z to 2024-01-03T23:00:00.000Z" in str(
