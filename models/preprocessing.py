@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from models.feature_layout import MISSING_ID, PADDING_ID, FeatureLayout, Slot, Table
+from models.feature_layout import MISSING_ID, PADDING_ID, FeatureLayout, Slot
 from models.spec.feature import NumericEncoding, QuantileEncoding, VocabularyEncoding
 from models.spec.keys import (
     TRANSFORMED_CATEGORICAL,
@@ -18,6 +18,7 @@ from models.spec.keys import (
     key_feature,
 )
 from models.spec.ranking import RankingSpec
+from models.vocabularies import VocabularySettings, vocabularies
 
 MAX_STANDARD_DEVIATIONS = 10.0
 """Standardised values are clipped here: beyond, a value says "extreme" and no more."""
@@ -77,11 +78,14 @@ class _Lookup:
 
     def __init__(self, layout: FeatureLayout, inputs: Mapping[str, tf.Tensor]) -> None:
         self._tables = layout.tables
-        self._vocabularies = {
-            name: _vocabulary(table, table.encoding, inputs[name])
+        settings = {
+            name: VocabularySettings(
+                table.vocabulary, table.encoding.max_size, table.encoding.min_count
+            )
             for name, table in layout.tables.items()
             if isinstance(table.encoding, VocabularyEncoding)
         }
+        self._vocabularies = vocabularies({name: inputs[name] for name in settings}, settings)
 
     def __call__(self, slot: Slot, values: tf.Tensor, missing: int) -> tf.Tensor:
         """Returns int64 ids in the shape of `values`."""
@@ -95,16 +99,6 @@ class _Lookup:
         else:
             ids = tf.strings.to_hash_bucket_fast(values, table.encoding.buckets)
         return tf.where(tf.equal(values, ""), tf.constant(missing, tf.int64), ids + 1)
-
-
-def _vocabulary(table: Table, encoding: VocabularyEncoding, values: tf.Tensor) -> Any:
-    """Counts the values of a table's owner; empty ones and those with a line break are left out."""
-    return tft.vocabulary(
-        tf.reshape(values, [-1]),
-        top_k=encoding.max_size,
-        frequency_threshold=encoding.min_count if encoding.min_count > 1 else None,
-        vocab_filename=table.vocabulary,
-    )
 
 
 def _categorical(

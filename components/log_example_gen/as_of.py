@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from models.spec.feature import AsOf
 from numpy.typing import NDArray
 
 from components.log_example_gen.plan import EventSet
-from components.log_example_gen.time_index import Ints, TimeIndex, as_key_text, entity_codes
-from models.spec.feature import AsOf
+from components.log_example_gen.time_index import Ints, TimeIndex, entity_codes
 
 KNOWN_AT = "known__at"
 """Time at which an event is known: its own, or later where its outcome is read."""
@@ -59,15 +59,16 @@ def as_of_values(
         event_sets: The event set of each feature.
         events: Events of each set: `KNOWN_AT`, the entity columns as text, `VALUE` if it has one;
             in any order.
-        entities: Entity columns of the queries, [queries].
+        entities: Entity columns of the queries as text, [queries].
         times: Times of the queries in milliseconds, [queries].
 
     Returns:
         A column per feature: float64, or lists of text for last values, [queries].
     """
-    keys = [as_key_text(entities[name]) for name in entities.columns]
     sets = list(events)
-    parts, num_codes = entity_codes([keys, *([events[s][c] for c in s.entity] for s in sets)])
+    parts, num_codes = entity_codes(
+        [entities.get_columns(), *([events[s][c] for c in s.entity] for s in sets)]
+    )
     codes = parts[0]
     prepared = {
         event_set: _prepare(events[event_set], found, num_codes)
@@ -84,34 +85,10 @@ def as_of_values(
     return pl.DataFrame(columns)
 
 
-def snapshot(
-    features: Mapping[str, AsOf],
-    event_sets: Mapping[str, EventSet],
-    events: Mapping[EventSet, pl.DataFrame],
-    entity: tuple[str, ...],
-    cutoff: int,
-) -> pl.DataFrame:
-    """Computes the features of every entity that has an event, as of the cut-off.
-
-    Args:
-        features: The features of the entity set, by name.
-        event_sets: The event set of each feature.
-        events: As in `as_of_values`.
-        entity: The entity columns.
-        cutoff: Time of the snapshot, in milliseconds.
-
-    Returns:
-        The entity columns as text and the features, sorted by entity, [entities].
-    """
-    entities = (
-        pl.concat([frame.select(entity) for frame in events.values()])
-        .drop_nulls()
-        .unique()
-        .sort(*entity)
-    )
-    times = np.full(len(entities), cutoff, dtype=np.int64)
-    values = as_of_values(features, event_sets, events, entities, times)
-    return pl.concat([entities, values], how="horizontal")
+def entities_of(events: Mapping[EventSet, pl.DataFrame], entity: tuple[str, ...]) -> pl.DataFrame:
+    """Returns the distinct entities that have an event, sorted: those of a snapshot."""
+    named = pl.concat([frame.select(entity) for frame in events.values()])
+    return named.drop_nulls().unique().sort(*entity)
 
 
 def _prepare(events: pl.DataFrame, codes: Ints, num_codes: int) -> Events:

@@ -8,14 +8,20 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+from models.spec.ranking import IMPRESSIONS
 
 from components.log_example_gen import stages
-from components.log_example_gen.accounts import Tally, accounts, merged, row_counts
+from components.log_example_gen.accounts import (
+    Tally,
+    accounts,
+    dead_counts,
+    merged,
+    row_counts,
+)
 from components.log_example_gen.plan import EventSet, Plan
 from components.log_example_gen.reader import ReadResult, read_source, with_file_names
 from components.log_example_gen.spec import DatasetSpec
 from components.log_example_gen.splits import SPLITS
-from models.spec.ranking import IMPRESSIONS
 
 
 @dataclass(frozen=True)
@@ -67,38 +73,34 @@ def build_examples(spec: DatasetSpec, logs: Mapping[str, ReadResult]) -> BuiltEx
     """
     plan = Plan(spec.model_copy(update={"num_shards": 1}))
     tallies: list[Tally] = []
-    dead: list[pa.Table] = []
+    dead: list[pl.DataFrame] = []
     for name, log in logs.items():
         letters = pl.DataFrame(log.dead)
-        tallies.append(row_counts(name, read=log.num_read))
-        tallies.append(
-            {("rows", name, "dead", r): n for r, n in letters["reason"].value_counts().iter_rows()}
-        )
-        dead.append(log.dead)
+        dead.append(letters)
+        tallies += [row_counts(name, read=log.num_read), dead_counts(letters)]
 
-    def account(step: stages.Step, stream_name: str) -> None:
+    def account(step: stages.Step) -> None:
         tallies.append(step.tally)
-        if stream_name and len(step.dead):
-            for (name,), part in step.dead.group_by("stream"):
-                dead.append(with_file_names(part, logs[str(name)].files).to_arrow())
+        for (name,), part in step.dead.group_by("stream"):
+            dead.append(with_file_names(part, logs[str(name)].files))
 
     rows, step = stages.prepared(pl.DataFrame(logs[IMPRESSIONS].table), plan)
-    account(step, IMPRESSIONS)
+    account(step)
     rows, step = stages.distinct(rows, 0, plan)
-    account(step, IMPRESSIONS)
+    account(step)
     events: dict[EventSet, pl.DataFrame] = {}
     columns = []
     for group in plan.join_groups:
         slim = stages.joinable(rows, group, plan)
         streams = {name: pl.DataFrame(logs[name].table) for name in group.streams}
         result, step = stages.joined(group, slim, streams, plan)
-        account(step, "streams")
+        account(step)
         columns.append(result.columns)
         events |= result.events
     for name, stream in spec.logs.streams.items():
         if not stream.on:
             found, step = stages.unjoined(name, pl.DataFrame(logs[name].table), plan)
-            account(step, name)
+            account(step)
             events |= found
     rows, found = stages.completed(rows, columns, plan)
     events |= found
@@ -110,11 +112,11 @@ def build_examples(spec: DatasetSpec, logs: Mapping[str, ReadResult]) -> BuiltEx
         assert answer is not None
         answers.append(answer)
     examples, step = stages.finished(rows, answers, plan)
-    account(step, "")
+    account(step)
     nothing = next(iter(examples.values())).clear() if examples else pl.DataFrame()
     return BuiltExamples(
         examples={split: examples.get(split, nothing) for split in SPLITS},
         accounts=accounts(merged(tallies), plan),
-        dead=pa.concat_tables([t.cast(dead[0].schema) for t in dead]),
+        dead=pl.concat(dead).to_arrow(),
         snapshots=snapshots,
     )

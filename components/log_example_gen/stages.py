@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
+from models.spec.keys import TIMESTAMP
+from models.spec.ranking import IMPRESSIONS
 
 from components.log_example_gen import as_of
 from components.log_example_gen.accounts import Tally, dead_counts, label_counts, merged, row_counts
@@ -42,8 +44,6 @@ from components.log_example_gen.slate import rate, slate_groups, slate_relative
 from components.log_example_gen.splits import SPLIT, SPLITS, add_split
 from components.log_example_gen.time_index import as_key_text
 from components.log_example_gen.values import CANONICAL
-from models.spec.keys import TIMESTAMP
-from models.spec.ranking import IMPRESSIONS
 
 _SHARD_STRIDE = 2**40
 """Impressions of one shard are numbered apart from those of the next."""
@@ -244,13 +244,19 @@ def looked_up(
     features = plan.features_of(entity)
     event_sets = {name: plan.event_set_of(feature) for name, feature in features.items()}
     full = {s: events.get(s, _no_events(s)) for s in dict.fromkeys(event_sets.values())}
-    answer = None
+    known = as_of.entities_of(full, entity)
+    entities, times = [known], [np.full(len(known), plan.window.cutoff, dtype=np.int64)]
     if asked is not None:
-        values = as_of.as_of_values(
-            features, event_sets, full, asked.select(entity), asked[TIMESTAMP].to_numpy()
-        )
-        answer = pl.concat([asked.select(ROW_ID, HOME), values], how="horizontal")
-    return answer, as_of.snapshot(features, event_sets, full, entity, plan.window.cutoff)
+        entities.insert(0, asked.select(as_key_text(asked[name]).alias(name) for name in entity))
+        times.insert(0, asked[TIMESTAMP].to_numpy())
+    values = as_of.as_of_values(
+        features, event_sets, full, pl.concat(entities), np.concatenate(times)
+    )
+    snapshot = pl.concat([known, values[len(values) - len(known) :]], how="horizontal")
+    if asked is None:
+        return None, snapshot
+    answer = pl.concat([asked.select(ROW_ID, HOME), values[: len(asked)]], how="horizontal")
+    return answer, snapshot
 
 
 def finished(

@@ -8,9 +8,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
-
 from models.spec.errors import DataError
+from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 

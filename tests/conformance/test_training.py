@@ -213,6 +213,7 @@ def test_early_stopping_keeps_the_best_epoch(
     transformed: Transformed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure = Validation.measure
+
     def run(name: str, epochs: int, *declared: float) -> Run:
         aucs = iter(declared)
         with monkeypatch.context() as patch:
