@@ -66,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--model", required=True, help="model name")
     command.add_argument(
         "--request", required=True,
-        help='JSON file: {"context": {feature: value}, "candidates": [{feature: value}, ...]}',
+        help='JSON file: {"context": {feature: value}, "candidates": [{feature: value}, ...], '
+        '"id": column that names a candidate (optional)}',
     )  # fmt: skip
     command.add_argument("--top-k", type=int, help="print only the best K")
     command.add_argument("--timeout-seconds", type=float, default=5.0, help="deadline (default 5)")

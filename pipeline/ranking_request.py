@@ -12,11 +12,15 @@ from rich.table import Table
 from models.spec.errors import DataError
 
 
-def read_request(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def read_request(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], str | None]:
     """Reads a request: context features once, candidate features per item.
 
     Args:
-        path: A JSON file ``{"context": {...}, "candidates": [{...}, ...]}``.
+        path: A JSON file ``{"context": {...}, "candidates": [{...}, ...]}``, with ``"id"`` naming
+            the column that identifies candidates in the answer (their positions if absent).
+
+    Returns:
+        Context, candidates, and the id column or None.
 
     Raises:
         DataError: It is missing, not JSON, or has another shape.
@@ -31,7 +35,7 @@ def read_request(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     except ValueError as error:
         raise DataError(f"{path} is not JSON", received=str(error)) from error
     shape = '{"context": {feature: value}, "candidates": [{feature: value}, ...]}'
-    if not isinstance(request, dict) or set(request) != {"context", "candidates"}:
+    if not isinstance(request, dict) or set(request) - {"id"} != {"context", "candidates"}:
         received = sorted(request) if isinstance(request, dict) else type(request).__name__
         raise DataError(f"{path} is not a request", constraint=shape, received=received)
     context, candidates = request["context"], request["candidates"]
@@ -42,7 +46,7 @@ def read_request(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         or not all(isinstance(c, dict) for c in candidates)
     ):
         raise DataError(f"{path} is not a request", constraint=f"{shape} with a candidate or more")
-    return context, candidates
+    return context, candidates, request.get("id")
 
 
 def rank_file(
@@ -62,13 +66,13 @@ def rank_file(
     """
     from serving.client import RankingClient
 
-    context, candidates = read_request(path)
+    context, candidates, id_key = read_request(path)
     with RankingClient(target, model, timeout_seconds=timeout_seconds) as client:
-        ranking = client.rank(context, candidates, top_k=top_k)
+        ranking = client.rank(context, candidates, top_k=top_k, id_key=id_key)
     outputs = sorted(name for name in ranking.scores if name != "score")
     table = Table(title=f"{model}, version {ranking.version}")
     for heading in ("rank", "candidate", "score", *outputs):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for place, row in enumerate(ranking.rows(), start=1):
         values = [f"{row[name]:.6g}" for name in ("score", *outputs)]
         table.add_row(str(place), str(row["id"]), *values)

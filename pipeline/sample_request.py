@@ -25,8 +25,8 @@ def sample_request(examples_folder: Path, ranking: RankingSpec) -> dict[str, Any
         ranking: What is ranked.
 
     Returns:
-        ``{"context": {...}, "candidates": [...]}``; missing values are null. Without slates the
-        candidates are rows of one user.
+        ``{"id": ..., "context": {...}, "candidates": [...]}``; missing values are null. Without
+        slates the candidates are rows of one user.
     """
     group_key = key_feature(ranking.group_column)
     files = sorted(str(file) for file in examples_folder.iterdir())
@@ -48,9 +48,10 @@ def sample_request(examples_folder: Path, ranking: RankingSpec) -> dict[str, Any
             for f in ranking.rank_inputs
             if f.scope == "candidate"
         }
+        | {ranking.item: _value(example, key_feature(ranking.item), None)}
         for example in slate
     ]
-    return {"context": context, "candidates": candidates}
+    return {"id": ranking.item, "context": context, "candidates": candidates}
 
 
 def _value(example: Any, name: str, length: int | None) -> Any:

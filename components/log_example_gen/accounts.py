@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
-from models.spec.errors import DataError, PolyrankError
-from models.spec.keys import TIMESTAMP
-from models.spec.ranking import IMPRESSIONS, RankingSpec
 
 from components.log_example_gen.plan import Plan
 from components.log_example_gen.spec import Window
 from components.log_example_gen.splits import SPLIT, SPLITS
+from models.spec.errors import DataError, PolyrankError
+from models.spec.keys import TIMESTAMP
+from models.spec.ranking import IMPRESSIONS, RankingSpec
 
 Tally = dict[tuple[str, ...], float]
 """Counts by path, e.g. ``('rows', 'clicks', 'dead', 'orphan')``."""

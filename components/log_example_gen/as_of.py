@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from models.spec.feature import AsOf
 from numpy.typing import NDArray
 
 from components.log_example_gen.plan import EventSet
 from components.log_example_gen.time_index import Ints, TimeIndex, entity_codes
+from models.spec.feature import AsOf
 
 KNOWN_AT = "known__at"
 """Time at which an event is known: its own, or later where its outcome is read."""

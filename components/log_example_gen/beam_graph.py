@@ -16,8 +16,6 @@ from typing import Any
 
 import apache_beam as beam
 import polars as pl
-from models.spec.errors import PolyrankError
-from models.spec.ranking import IMPRESSIONS
 
 from components.log_example_gen import stages
 from components.log_example_gen.accounts import Tally, accounts, merged, row_counts
@@ -36,6 +34,8 @@ from components.log_example_gen.row_names import HOME
 from components.log_example_gen.sharding import MAX_TABLE_ROWS, split_by_shard
 from components.log_example_gen.source_files import LogFile, list_files
 from components.log_example_gen.spec import DatasetSpec
+from models.spec.errors import PolyrankError
+from models.spec.ranking import IMPRESSIONS
 
 ACCOUNTS_FILE = "accounts.json"
 DEAD_LETTERS_FILE = "dead_letters.parquet"

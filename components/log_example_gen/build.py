@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-from models.spec.ranking import IMPRESSIONS
 
 from components.log_example_gen import stages
 from components.log_example_gen.accounts import (
@@ -22,6 +21,7 @@ from components.log_example_gen.plan import EventSet, Plan
 from components.log_example_gen.reader import ReadResult, read_source, with_file_names
 from components.log_example_gen.spec import DatasetSpec
 from components.log_example_gen.splits import SPLITS
+from models.spec.ranking import IMPRESSIONS
 
 
 @dataclass(frozen=True)

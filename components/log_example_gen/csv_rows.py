@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
-from models.spec.errors import DataError
 from numpy.typing import NDArray
 
 from components.log_example_gen.raw_rows import (
@@ -22,6 +21,7 @@ from components.log_example_gen.raw_rows import (
 )
 from components.log_example_gen.source_files import LogFile
 from components.log_example_gen.text_file import read_bytes
+from models.spec.errors import DataError
 
 _MAX_BLOCK_BYTES = 1 << 30
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import polars as pl
-from models.spec.ranking import IMPRESSIONS
 
 from components.log_example_gen.dead_letters import dead_letters
 from components.log_example_gen.row_names import SOURCE_FILE, SOURCE_ROW
+from models.spec.ranking import IMPRESSIONS
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from models.spec.feature import Feature
-from models.spec.keys import TIMESTAMP, key_feature, slice_feature
 
 from components.log_example_gen.plan import Plan
 from components.log_example_gen.time_index import as_key_text
+from models.spec.feature import Feature
+from models.spec.keys import TIMESTAMP, key_feature, slice_feature
 
 
 def example_columns(rows: pl.DataFrame, plan: Plan) -> pl.DataFrame:

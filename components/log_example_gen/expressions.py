@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import duckdb
 import polars as pl
-from models.spec.column import ColumnType
-from models.spec.errors import ConfigError
-from models.spec.expression import referenced_columns
 
 from components.log_example_gen import sql
 from components.log_example_gen.values import CANONICAL
+from models.spec.column import ColumnType
+from models.spec.errors import ConfigError
+from models.spec.expression import referenced_columns
 
 _SQL_TYPES: dict[ColumnType, str] = {
     "string": "VARCHAR",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from models.spec.ranking import IMPRESSIONS
-
 from components.log_example_gen.source_files import list_files
 from components.log_example_gen.spec import Logs
+from models.spec.ranking import IMPRESSIONS
 
 _CHUNK_BYTES = 1 << 20
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from models.spec.column import ColumnType, Join
-from models.spec.keys import TIMESTAMP
 from numpy.typing import NDArray
 
 from components.log_example_gen.dead_letters import dead_letters
 from components.log_example_gen.row_names import EVENT_TIMESTAMP, HOME, ROW_ID
 from components.log_example_gen.time_index import Ints, TimeIndex, as_key_text, entity_codes
 from components.log_example_gen.values import CANONICAL
+from models.spec.column import ColumnType, Join
+from models.spec.keys import TIMESTAMP
 
 _ORPHAN, _BEFORE = -1, -2
 _MOMENT = "moment__number"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from models.spec.keys import TIMESTAMP
-from models.spec.ranking import RankingSpec
-from models.spec.task import Task
 from numpy.typing import NDArray
 
 from components.log_example_gen.spec import Window
 from components.log_example_gen.splits import split_cutoffs
+from models.spec.keys import TIMESTAMP
+from models.spec.ranking import RankingSpec
+from models.spec.task import Task
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

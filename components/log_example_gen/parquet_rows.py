@@ -5,10 +5,10 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from models.spec.errors import DataError
 
 from components.log_example_gen.raw_rows import RawRows, UnreadableRows, decode_utf8, numbered
 from components.log_example_gen.source_files import LogFile
+from models.spec.errors import DataError
 
 
 def read_parquet(file: LogFile, wanted: tuple[str, ...]) -> RawRows:

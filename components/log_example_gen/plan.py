@@ -6,17 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from components.log_example_gen.expressions import Expression, in_order
+from components.log_example_gen.reader import Limits, RowSource
+from components.log_example_gen.row_names import time_column
+from components.log_example_gen.spec import DatasetSpec, StreamColumn
 from models.spec.column import Column, ColumnType, Join
 from models.spec.errors import ConfigError
 from models.spec.expression import referenced_columns
 from models.spec.feature import AsOf
 from models.spec.keys import TIMESTAMP
 from models.spec.ranking import IMPRESSIONS
-
-from components.log_example_gen.expressions import Expression, in_order
-from components.log_example_gen.reader import Limits, RowSource
-from components.log_example_gen.row_names import time_column
-from components.log_example_gen.spec import DatasetSpec, StreamColumn
 
 
 @dataclass(frozen=True)

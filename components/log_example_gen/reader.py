@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from models.spec.errors import ConfigError, DataError, nearest
 from numpy.typing import NDArray
 
 from components.log_example_gen.csv_rows import read_csv
@@ -23,6 +22,7 @@ from components.log_example_gen.row_names import SOURCE_FILE, SOURCE_ROW, time_c
 from components.log_example_gen.source_files import LogFile, list_files
 from components.log_example_gen.spec import Logs, Source, StreamColumn, TimeUnit
 from components.log_example_gen.values import convert, parse_lists, time_ms
+from models.spec.errors import ConfigError, DataError, nearest
 
 _UNDECODABLE = "row__undecodable"
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)

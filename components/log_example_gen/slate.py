@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from models.spec.feature import Rate, SlateRelative
 from numpy.typing import NDArray
 
 from components.log_example_gen.time_index import Ints, as_key_text, entity_codes
+from models.spec.feature import Rate, SlateRelative
 
 
 def rate(numerator: pl.Series, denominator: pl.Series, spec: Rate) -> pl.Series:

@@ -7,9 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.spec.errors import DataError, nearest
-
 from components.log_example_gen.spec import FileFormat, Source
+from models.spec.errors import DataError, nearest
 
 _FORMAT_BY_SUFFIX: dict[str, FileFormat] = {
     ".parquet": "parquet",

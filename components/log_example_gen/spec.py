@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from models.spec.column import ColumnType
 from models.spec.ranking import RankingSpec
 from models.spec.strict import DurationMs, Names, Strict
-from pydantic import Field
 
 TimeUnit = Literal["ms", "s", "us"]
 FileFormat = Literal["parquet", "csv", "jsonl"]

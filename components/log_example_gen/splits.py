@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from models.spec.keys import TIMESTAMP
 from numpy.typing import NDArray
 
 from components.log_example_gen.spec import Window
+from models.spec.keys import TIMESTAMP
 
 SPLITS = ("train", "validation", "test")
 SPLIT = "row__split"

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
-from models.spec.keys import TIMESTAMP
-from models.spec.ranking import IMPRESSIONS
 
 from components.log_example_gen import as_of
 from components.log_example_gen.accounts import Tally, dead_counts, label_counts, merged, row_counts
@@ -44,6 +42,8 @@ from components.log_example_gen.slate import rate, slate_groups, slate_relative
 from components.log_example_gen.splits import SPLIT, SPLITS, add_split
 from components.log_example_gen.time_index import as_key_text
 from components.log_example_gen.values import CANONICAL
+from models.spec.keys import TIMESTAMP
+from models.spec.ranking import IMPRESSIONS
 
 _SHARD_STRIDE = 2**40
 """Impressions of one shard are numbered apart from those of the next."""

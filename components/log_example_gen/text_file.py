@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from models.spec.errors import DataError
 
 from components.log_example_gen.source_files import LogFile
+from models.spec.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from models.spec.errors import DataError
 from numpy.typing import NDArray
+
+from models.spec.errors import DataError
 
 Ints = NDArray[np.int64]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
-from models.spec.column import ColumnType
-from models.spec.errors import DataError
 
 from components.log_example_gen import sql
 from components.log_example_gen.spec import TimeUnit
+from models.spec.column import ColumnType
+from models.spec.errors import DataError
 
 TIME = pl.Datetime("ms")
 """Canonical type of `timestamp` columns: UTC, without a zone."""

@@ -6,12 +6,12 @@ import datetime
 from pathlib import Path
 
 import numpy as np
-from models.spec.errors import ConfigError, DataError
-from models.spec.ranking import IMPRESSIONS, RankingSpec
 from numpy.typing import NDArray
 
 from components.log_example_gen.reader import Limits, scan_times
 from components.log_example_gen.spec import Logs, Splits, Window
+from models.spec.errors import ConfigError, DataError
+from models.spec.ranking import IMPRESSIONS, RankingSpec
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _DAY_MS = 86_400_000
