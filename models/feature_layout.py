@@ -135,3 +135,13 @@ class FeatureLayout:
 def width_of(slots: tuple[Slot, ...] | list[Slot]) -> int:
     """Returns the number of columns that slots fill together."""
     return slots[-1].start + slots[-1].width if slots else 0
+
+
+def length_input(feature: Feature) -> str | None:
+    """Returns the name of the input with the lengths of a numeric sequence; None for others.
+
+    A number has no padding value of its own, so a numeric sequence comes with how many of its
+    values count.
+    """
+    numeric_sequence = feature.length is not None and feature.dtype == "float"
+    return f"{feature.name}_length" if numeric_sequence else None

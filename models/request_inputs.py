@@ -6,19 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
+from models.feature_layout import length_input
 from models.slate_relative import slate_relative
 from models.spec.feature import Feature
 from models.spec.ranking import RankingSpec
-
-
-def length_input(feature: Feature) -> str | None:
-    """Returns the name of the input with the lengths of a numeric sequence; None for others.
-
-    A number has no padding value of its own, so a numeric sequence comes with how many of its
-    values count.
-    """
-    numeric_sequence = feature.length is not None and feature.dtype == "float"
-    return f"{feature.name}_length" if numeric_sequence else None
 
 
 def tensor_specs(features: Sequence[Feature]) -> dict[str, tf.TensorSpec]:

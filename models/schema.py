@@ -6,6 +6,7 @@ import keyword
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from models.feature_layout import length_input
 from models.spec.errors import ConfigError
 from models.spec.keys import TIMESTAMP, key_feature, slice_feature
 from models.spec.ranking import RankingSpec
@@ -30,11 +31,19 @@ def training_schema(ranking: RankingSpec, slice_columns: tuple[str, ...] = ()) -
         slice_columns: Columns that examples carry for slicing metrics.
 
     Raises:
-        ConfigError: A feature's name cannot name an input of a serving signature.
+        ConfigError: A feature's name cannot name an input of a serving signature, or is taken.
     """
     schema = schema_pb2.Schema(default_environment=[TRAINING, SERVING])
+    names = {feature.name for feature in ranking.training_features}
     for feature in ranking.training_features:
         _check_name(feature.name)
+        if (lengths := length_input(feature)) in names:
+            raise ConfigError(
+                f"feature {lengths!r} has the name of the lengths of {feature.name!r}",
+                constraint="no feature named like a numeric sequence with _length at the end",
+                received=lengths,
+                remedy="rename the column and keep the log's own name under `source`",
+            )
         kind = schema_pb2.BYTES if feature.dtype == "string" else schema_pb2.FLOAT
         served = feature.availability == "request"
         _add(schema, feature.name, kind, length=feature.length, served=served)

@@ -15,6 +15,8 @@ import tensorflow_transform.beam.experimental as tft_beam
 
 Counts: TypeAlias = list[Counter[bytes]]
 
+NO_VALUE = b"(no value)"
+
 
 @dataclass(frozen=True)
 class VocabularySettings:
@@ -46,8 +48,8 @@ def vocabularies(
     Returns:
         By name, the deferred vocabulary file for `tft.apply_vocabulary`: one value a line, the
         most frequent first, equally frequent ones in order of their bytes. Left out are empty
-        values and those with a line break. A vocabulary without values is one empty line, which
-        `TFTransformOutput.vocabulary_size_by_name` counts as one.
+        values and those with a line break. A vocabulary without values has the one line
+        `NO_VALUE`: no table is made from an empty file.
     """
     names = sorted(columns)
     if not names:
@@ -57,8 +59,8 @@ def vocabularies(
         ptransform=_WriteVocabularies([settings[name] for name in names]),
         output_dtypes=[tf.string] * len(names),
         output_shapes=[[]] * len(names),
-        # What the tables hold while the graph is traced; never read.
-        output_asset_default_values=[b"-"] * len(names),
+        # What the tables hold while the graph is traced; never looked up.
+        output_asset_default_values=[NO_VALUE] * len(names),
         name="vocabularies",
     )
     return dict(zip(names, files, strict=True))
@@ -124,4 +126,4 @@ def _kept(counter: Counter[bytes], settings: VocabularySettings) -> list[bytes]:
         for value, count in counter.items()
         if count >= settings.min_count and value and b"\n" not in value and b"\r" not in value
     ]
-    return [value for _, value in sorted(values)[: settings.max_size]]
+    return [value for _, value in sorted(values)[: settings.max_size]] or [NO_VALUE]

@@ -22,14 +22,10 @@ from components.log_example_gen.accounts import Tally, accounts, merged, row_cou
 from components.log_example_gen.dead_letters import no_dead_letters
 from components.log_example_gen.example_files import write_examples
 from components.log_example_gen.faults import WorkerFault
+from components.log_example_gen.file_rows import read_file
 from components.log_example_gen.packing import packed, unpacked
 from components.log_example_gen.plan import EventSet, Plan
-from components.log_example_gen.reader import (
-    check_absent,
-    no_valid_time,
-    read_file,
-    with_file_names,
-)
+from components.log_example_gen.reader import check_absent, no_valid_time, with_file_names
 from components.log_example_gen.row_names import HOME
 from components.log_example_gen.sharding import MAX_TABLE_ROWS, split_by_shard
 from components.log_example_gen.source_files import LogFile, list_files

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from components.log_example_gen.expressions import Expression, in_order
-from components.log_example_gen.reader import Limits, RowSource
 from components.log_example_gen.row_names import time_column
+from components.log_example_gen.row_source import Limits, RowSource
 from components.log_example_gen.spec import DatasetSpec, StreamColumn
 from models.spec.column import Column, ColumnType, Join
 from models.spec.errors import ConfigError

@@ -361,6 +361,43 @@ def test_a_file_without_rows_and_a_folder_with_other_files(
     assert run(simple(change), tmp_path / "out")["rows"]["clicks"]["used"] > 0
 
 
+MINIMAL = """
+logs:
+  root: .
+  impressions: {path: impressions/*, key: id}
+  streams: {}
+user: user_id
+item: id
+columns:
+  id: {type: int, availability: request}
+  user_id: {type: string, availability: request, role: feature}
+  liked: {type: bool, availability: future, role: target}
+tasks:
+  like: {kind: binary, target: liked, gates: {auc: {min: 0}}}
+"""
+
+
+def test_a_flat_table_without_streams_slates_or_derived_features(tmp_path: Path) -> None:
+    rows = [{"time": BASE + i, "id": i, "user_id": None, "liked": i % 2 == 0} for i in range(16)]
+    text = MINIMAL + "features: {}\n"
+    logs, ranking = small_logs.parse(text)
+    spec = DatasetSpec(
+        root=tmp_path,
+        logs=logs,
+        splits={"validation": 1, "test": 1},
+        ranking=ranking,
+        window=WINDOW,
+        slice_columns=(),
+        num_shards=3,
+    )
+    write_logs(spec, {"impressions": rows})
+    accounts = run(spec, tmp_path / "out")
+    assert [accounts["examples"][split] for split in SPLITS] == [7, 3, 6]
+    example = tf.train.Example.FromString(records(tmp_path / "out", "test")[0])
+    assert not example.features.feature["user_id"].HasField("kind")
+    assert example.features.feature["user_id__key"].bytes_list.value == [b""]
+
+
 # Size ------------------------------------------------------------------------------------------
 
 

@@ -230,7 +230,8 @@ with tf.compat.v1.Session(graph=tf.Graph()) as session:
     outputs = {name: info.name for name, info in signature.outputs.items()}
     records = [bytes.fromhex(record) for record in json.load(open(request))]
     values = session.run(outputs, {signature.inputs["examples"].name: records})
-foreign = [m for m in sys.modules if m.split(".")[0] in ("models", "tensorflow_transform", "tfx_bsl")]
+packages = {module.split(".")[0] for module in sys.modules}
+foreign = sorted(packages & {"models", "tensorflow_transform", "tfx_bsl"})
 print(json.dumps({"values": {k: v.tolist() for k, v in values.items()}, "foreign": foreign}))
 """
 

@@ -18,6 +18,7 @@ from models.spec.keys import (
     TRANSFORMED_SEQUENCES,
     key_feature,
 )
+from models.vocabularies import NO_VALUE
 from tests.conformance.synthetic_ranking import (
     Transformed,
     run_transform,
@@ -87,7 +88,7 @@ def test_outputs_are_packed_features_labels_weights_and_group(train: Split) -> N
 def test_vocabulary_ids_are_from_the_most_frequent(train: Split, validation: Split) -> None:
     vocabulary = train.output.vocabulary_by_name("vocabulary_item_id")
     counts = {v: train.raw["item_id"].count(v) for v in vocabulary}
-    assert list(counts.values()) == sorted(counts.values(), reverse=True)
+    assert vocabulary == sorted(vocabulary, key=lambda value: (-counts[value], value))
     assert min(counts.values()) >= 2
     row = {value: 1 + i for i, value in enumerate(vocabulary)}
     out_of_vocabulary = 1 + len(vocabulary)
@@ -195,6 +196,7 @@ def test_degenerate_columns_stay_finite_and_in_their_tables(degenerate: Transfor
             ids = split.ids(slot.feature.name)
             assert ids.min() >= 0 and ids.max() < split.num_rows(str(slot.table))
     train = Split(degenerate, "train")
+    assert train.output.vocabulary_by_name("vocabulary_device") == [NO_VALUE]
     assert not train.ids("device").any() and not train.ids("quality").any()
     assert (train.numbers("price") == [0.0, 1.0]).all()
     assert (train.numbers("price_share") == 0.0).all()

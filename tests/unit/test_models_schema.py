@@ -57,6 +57,13 @@ def test_labels_have_domains() -> None:
     assert by_name["watch_seconds__mask"].float_domain.max == 1.0
 
 
+def test_a_name_that_the_lengths_of_a_sequence_take() -> None:
+    columns: dict[str, Any] = RANKING.model_dump(mode="json")["columns"]
+    columns["content_length"] = columns["fresh"]
+    with pytest.raises(ConfigError, match="lengths of 'content'"):
+        training_schema(synthetic_ranking(columns=columns))
+
+
 @pytest.mark.parametrize("name", ["item id", "1st", "class", "prix_é", "self"])
 def test_a_name_that_no_signature_can_have(name: str) -> None:
     columns: dict[str, Any] = RANKING.model_dump(mode="json")["columns"]

@@ -1,0 +1,191 @@
+"""Reads one file into canonical rows, with a dead letter for every row that does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from components.log_example_gen.csv_rows import read_csv
+from components.log_example_gen.dead_letters import Reason, cut_text, dead_letters, no_dead_letters
+from components.log_example_gen.json_lines_rows import read_json_lines
+from components.log_example_gen.parquet_rows import read_parquet
+from components.log_example_gen.raw_rows import RawRows
+from components.log_example_gen.row_names import SOURCE_FILE, SOURCE_ROW
+from components.log_example_gen.row_source import RowSource
+from components.log_example_gen.source_files import LogFile
+from components.log_example_gen.values import convert, parse_lists, time_ms
+from models.spec.errors import DataError, nearest
+
+_UNDECODABLE = "row__undecodable"
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Rows of one file.
+
+    Attributes:
+        frame: Canonical rows: time, declared columns, file and row number.
+        dead: Dead letters of the others.
+        num_read: Rows read, counted after exploding; an unexplodable row counts once.
+        absent: Declared columns of which a file without header (JSON Lines) had no trace.
+        present: Names the file has.
+    """
+
+    frame: pl.DataFrame
+    dead: pl.DataFrame
+    num_read: int
+    absent: frozenset[str]
+    present: tuple[str, ...]
+
+
+def read_file(file: LogFile, index: int, wanted: RowSource) -> FileRows:
+    """Reads one file into canonical rows and dead letters.
+
+    A row with several faults gets the first of malformed, oversized, bad_timestamp.
+
+    Args:
+        file: The file.
+        index: Its number, kept in the rows.
+        wanted: What to read.
+
+    Raises:
+        DataError: The file is damaged, lacks a column, or a column's type does not fit.
+    """
+    raw = _read_raw(file, wanted)
+    try:
+        return _rows(raw, index, wanted)
+    except DataError as error:
+        raise DataError(
+            f"file {file.name!r} of {wanted.stream_name!r}: {error.what}",
+            constraint=error.constraint,
+            received=error.received,
+            remedy=error.remedy,
+        ) from error
+
+
+def missing_columns(where: str, missing: frozenset[str], present: set[str]) -> DataError:
+    """Says which columns a file or log lacks, and which names come nearest."""
+    hints = "".join(nearest(name, sorted(present)) for name in sorted(missing))
+    return DataError(
+        f"{where} lacks {', '.join(repr(name) for name in sorted(missing))}{hints}",
+        constraint=f"the columns {', '.join(sorted(missing))}",
+        received=f"the columns {', '.join(sorted(present)) or 'none'}",
+        remedy="correct the source's `delimiter`"
+        if len(present) == 1 and missing
+        else "correct `source` (or the column's name) in the configuration, or the file",
+    )
+
+
+def source_times(file: LogFile, wanted: RowSource) -> pl.Series:
+    """Reads the time column of a file as it is, for messages; missing values left out."""
+    raw = _read_raw(file, RowSource(wanted.stream_name, wanted.source, {}))
+    return _exploded(raw, wanted.source.explode)[0][wanted.source.timestamp].drop_nulls()
+
+
+def _read_raw(file: LogFile, wanted: RowSource) -> RawRows:
+    if file.format == "parquet":
+        raw = read_parquet(file, wanted.wanted)
+    elif file.format == "csv":
+        raw = read_csv(file, wanted.wanted, wanted.source.delimiter)
+    else:
+        return read_json_lines(file, wanted.wanted)
+    if raw.absent:
+        raise missing_columns(
+            f"file {file.name!r} of {wanted.stream_name!r}", raw.absent, set(raw.present)
+        )
+    return raw
+
+
+def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:
+    number = pl.lit(index, pl.Int32).alias(SOURCE_FILE)
+    exploded, refused = _exploded(raw, wanted.source.explode)
+    frame = exploded.with_columns(number)
+    unit = wanted.source.time_unit
+    times = time_ms(frame[wanted.source.timestamp], unit).alias(wanted.time)
+    values: list[pl.Series] = []
+    malformed = frame[_UNDECODABLE]
+    for name, source_name in wanted.names.items():
+        converted = convert(frame[source_name], wanted.columns[name].type, unit)
+        values.append(converted.values.alias(name))
+        malformed = malformed | converted.impossible
+        if name in wanted.required:
+            malformed = malformed | converted.values.is_null()
+    rows = pl.DataFrame([times, *values, frame[SOURCE_ROW], frame[SOURCE_FILE]])
+    faults: dict[Reason, pl.Series] = {
+        "malformed": malformed,
+        "oversized": _oversized(rows, wanted.limits.max_string_bytes),
+        "bad_timestamp": ~wanted.limits.is_valid_time(times),
+    }
+    reason = (
+        pl.DataFrame(faults)
+        .select(pl.coalesce(pl.when(name).then(pl.lit(name)) for name in faults))
+        .to_series()
+    )
+    is_dead = reason.is_not_null()
+    shown = list(wanted.wanted)
+    dead = [_unreadable(raw, wanted.stream_name).with_columns(number)]
+    for why, part in [(reason.filter(is_dead), frame.filter(is_dead)), *refused]:
+        part = part.with_columns(number)
+        dead.append(dead_letters(part, why, stream_name=wanted.stream_name, shown=shown))
+    letters = pl.concat(dead)
+    kept = rows.filter(~is_dead)
+    return FileRows(kept, letters, len(kept) + len(letters), raw.absent, raw.present)
+
+
+def _exploded(
+    raw: RawRows, lists: tuple[str, ...]
+) -> tuple[pl.DataFrame, list[tuple[Reason | pl.Series, pl.DataFrame]]]:
+    """Makes one row per element; also returns the rows that cannot be exploded."""
+    frame = raw.frame.with_columns(raw.undecodable.alias(_UNDECODABLE))
+    if not lists:
+        return frame, []
+    impossible = pl.repeat(False, len(frame), dtype=pl.Boolean, eager=True)
+    for name in lists:
+        if frame[name].dtype == pl.String:
+            parsed = parse_lists(frame[name])
+            frame = frame.with_columns(parsed.values)
+            impossible = impossible | parsed.impossible
+        elif isinstance(frame[name].dtype, pl.Array):
+            frame = frame.with_columns(frame[name].arr.to_list())
+        elif frame[name].dtype == pl.Null:
+            frame = frame.with_columns(frame[name].cast(pl.List(pl.String)))
+        elif not isinstance(frame[name].dtype, pl.List):
+            raise DataError(
+                f"column {name!r} holds {frame[name].dtype}",
+                constraint="lists, as it is named in `explode`",
+                remedy="take it out of `explode`",
+            )
+    lengths = [pl.col(name).list.len().fill_null(0) for name in lists]
+    unequal = frame.select(
+        pl.any_horizontal(pl.lit(False), *(length != lengths[0] for length in lengths[1:]))
+    ).to_series()
+    impossible = impossible | unequal
+    empty = frame.select(lengths[0] == 0).to_series() & ~impossible
+    refused: list[tuple[Reason | pl.Series, pl.DataFrame]] = [
+        ("malformed", frame.filter(impossible)),
+        ("empty", frame.filter(empty)),
+    ]
+    return frame.filter(~(impossible | empty)).explode(lists), refused
+
+
+def _unreadable(raw: RawRows, stream_name: str) -> pl.DataFrame:
+    if raw.unreadable.number.is_empty():
+        return no_dead_letters()
+    rows = pl.DataFrame({SOURCE_ROW: raw.unreadable.number}).with_columns(
+        pl.lit(0, pl.Int32).alias(SOURCE_FILE)
+    )
+    letters = dead_letters(rows, "malformed", stream_name=stream_name, shown=[])
+    return letters.with_columns(cut_text(raw.unreadable.raw).alias("raw"))
+
+
+def _oversized(rows: pl.DataFrame, max_bytes: int) -> pl.Series:
+    tests = [
+        pl.col(name).str.len_bytes() > max_bytes
+        if dtype == pl.String
+        else pl.col(name).list.eval(pl.element().str.len_bytes()).list.max() > max_bytes
+        for name, dtype in rows.schema.items()
+        if dtype in (pl.String, pl.List(pl.String))
+    ]
+    found = rows.select(pl.any_horizontal(pl.lit(False), *(t.fill_null(False) for t in tests)))
+    return found.to_series() if tests else pl.repeat(False, len(rows), dtype=pl.Boolean, eager=True)

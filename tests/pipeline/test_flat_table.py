@@ -1,0 +1,133 @@
+"""A flat table by YAML alone, and leaks planted in it that must be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from components.log_example_gen import as_of, executor
+from components.log_example_gen.spec import DatasetSpec
+from components.log_example_gen.time_index import TimeIndex
+from pipeline.load import load_config
+from pipeline.run import run
+from pipeline.workdir import Workdir
+from simulator.simulate import SimulationConfig, simulate
+
+CONFIG = Path(__file__).with_name("flat_table.yaml")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV made from simulated logs, `leaky` and `noisy` columns of the future included."""
+    logs = tmp_path_factory.mktemp("logs")
+    simulate(SimulationConfig(impressions=12_000, seed=5, malformed_rate=0.0), logs)
+    folder = tmp_path_factory.mktemp("flat")
+    rng = np.random.default_rng(0)
+    duckdb.sql(f"""
+        CREATE OR REPLACE TEMP TABLE flat AS
+        SELECT DISTINCT i.request_id AS "Req#", i.user_id AS "person.id", i.item_id AS "THING",
+          i.timestamp AS "When (ms)", i.user_segment AS seg, i.item_category AS cat,
+          i.item_quality AS q, t.clicked::INT AS "did click?", t.converted::INT AS "$$",
+          coalesce(t.watch_seconds, 0) AS "stay/s",
+          coalesce((SELECT max(depth) FROM '{logs}/scroll/*/*.parquet' s
+                    WHERE s.request_id = i.request_id AND s.item_id = i.item_id), 0) AS "scroll %",
+          (SELECT count(DISTINCT timestamp) FROM '{logs}/returns/*/*.parquet' r
+           WHERE r.request_id = i.request_id) AS "ret-24"
+        FROM '{logs}/impressions/*/*.parquet' i
+        JOIN '{logs}/_truth/truth.parquet' t USING (request_id, item_id)
+    """)
+    frame = duckdb.sql('SELECT * FROM flat ORDER BY "When (ms)", "Req#", "THING"').df()
+    frame["engagement"] = frame["stay/s"]
+    frame["renamed"] = frame["did click?"] + rng.normal(0.0, 0.2, len(frame))
+    frame.to_csv(folder / "table.csv", index=False)
+    return folder
+
+
+def _run(table: Path, workdir: Path, *overrides: str) -> tuple[dict[str, Any], Workdir]:
+    opened = Workdir.open(workdir, create=True)
+    config = load_config(CONFIG, [f"logs.root={table}", *overrides])
+    summary, _ = run(config, opened)
+    return summary, opened
+
+
+def test_from_a_flat_table_to_a_served_model(table: Path, tmp_path: Path) -> None:
+    from pipeline.ranking_request import rank_file
+    from serving.server.server import EmbeddedServer, ServerOptions
+
+    summary, workdir = _run(table, tmp_path / "work")
+    assert summary["state"] == "succeeded", summary["error"]
+    outputs = {"click", "purchase", "purchase_given_click", "stay", "returns"}
+    assert set(summary["candidates"]["shared_bottom"]["metrics"]) == outputs
+    with EmbeddedServer(ServerOptions(models={"flat": workdir.serving / "flat"})) as server:
+        from serving.client import RankingClient
+
+        with RankingClient(server.target, "flat") as client:
+            client.wait_until_available(timeout_seconds=60)
+        request = workdir.run(summary["run_id"]) / "request.json"
+        answer = rank_file(server.target, "flat", request, top_k=3, timeout_seconds=10)
+    assert all(name in answer for name in outputs)
+
+
+def _inclusive_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plants `<=` where as-of features need `<`."""
+
+    class Inclusive(TimeIndex):
+        def before(self, codes: Any, bounds: Any) -> Any:
+            return super().before(codes, bounds + 1)
+
+    monkeypatch.setattr(as_of, "TimeIndex", Inclusive)
+
+
+def _late_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plants train labels that know everything up to the cut-off of the run."""
+    real = executor.add_example_graph
+
+    def leaking(pipeline: Any, spec: DatasetSpec, *rest: Any) -> Any:
+        window = spec.window.model_copy(update={"train_cutoff": spec.window.cutoff})
+        return real(pipeline, spec.model_copy(update={"window": window}), *rest)
+
+    monkeypatch.setattr(executor, "add_example_graph", leaking)
+
+
+def _nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plants nothing in the code: the leak is in the configuration."""
+
+
+_FEATURE = "{{type: float, availability: request, role: feature, source: {}}}"
+
+
+@pytest.mark.parametrize(
+    ("plant", "overrides", "named"),
+    [
+        (_nothing, ["columns.engagement=" + _FEATURE.format("engagement")], "engagement"),
+        (_nothing, ["columns.mood=" + _FEATURE.format("renamed")], "mood"),
+        (_inclusive_before, [], "item_shown"),
+        (_late_labels, [], "click"),
+    ],
+    ids=["future declared request", "renamed label plus noise", "as-of with <=", "late labels"],
+)
+def test_a_planted_leak_is_refused(
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plant: Callable[[pytest.MonkeyPatch], None],
+    overrides: list[str],
+    named: str,
+) -> None:
+    plant(monkeypatch)
+    summary, workdir = _run(table, tmp_path / "work", *overrides)
+    assert summary["state"] == "refused"
+    assert named in summary["error"]
+    assert summary["pushed"] is None
+    assert not workdir.serving.exists()
+    states = {c["name"]: c["state"] for c in summary["components"]}
+    assert states["DataLeakageGate"] == "complete"
+    assert states["Transform"] == "not_run"
+    page = workdir.report(summary["run_id"]).read_text()
+    assert named in page
