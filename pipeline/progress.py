@@ -52,7 +52,8 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         """Stops the display."""
-        self._bars.stop()
+        if self._bars.live.is_started:
+            self._bars.stop()
 
     def plan(self, plan: RunPlan) -> None:
         """Announces the run."""

@@ -131,3 +131,44 @@ def test_a_planted_leak_is_refused(
     assert states["Transform"] == "not_run"
     page = workdir.report(summary["run_id"]).read_text()
     assert named in page
+
+
+def test_a_model_that_answers_differently_when_served_is_refused(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from components.scorer import executor as scorer
+
+    real = scorer._table
+
+    def skewed(columns: dict[str, Any], *rest: Any) -> Any:
+        columns["click__prediction"] = columns["click__prediction"] * np.float32(1.0001)
+        return real(columns, *rest)
+
+    monkeypatch.setattr(scorer, "_table", skewed)
+    summary, workdir = _run(table, tmp_path / "work")
+    assert summary["state"] == "refused"
+    assert "click: " in summary["error"] and "served values differ" in summary["error"]
+    assert summary["pushed"] is None and not workdir.serving.exists()
+
+
+def test_a_node_that_fails_makes_the_run_failed_and_a_retry_goes_on(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.training_loop import TrainingLoop
+
+    def broken(loop: TrainingLoop) -> None:
+        raise RuntimeError("out of ideas")
+
+    with monkeypatch.context() as planted:
+        planted.setattr(TrainingLoop, "run", broken)
+        summary, workdir = _run(table, tmp_path / "work")
+    assert summary["state"] == "failed"
+    assert "Trainer.shared_bottom" in summary["error"] and "out of ideas" in summary["error"]
+    assert workdir.report(summary["run_id"]).exists()
+    states = {c["name"]: c["state"] for c in summary["components"]}
+    assert states["Trainer.shared_bottom"] == "failed"
+    assert states["Champion"] == "not_run"
+    again, _ = _run(table, tmp_path / "work")
+    assert again["run_id"] == summary["run_id"]
+    assert again["state"] == "succeeded", again["error"]
+    assert again["pushed"]["version"] == 1

@@ -17,13 +17,14 @@ from tests.reference.comparison import assert_equal, write_logs
 from tests.reference.naive import reference_examples
 from tests.reference.small_logs import Row
 
-SETTINGS = settings(
-    max_examples=40,
+FEW = settings(
+    max_examples=20,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.generate],
 )
+MANY = settings(FEW, max_examples=150)
 
 
 def compare(
@@ -46,22 +47,50 @@ def compare(
     )
 
 
-@SETTINGS
-@given(logs=small_logs.slates_logs, window=small_logs.windows, seed=st.integers(0, 5))
-def test_slates_with_streams(logs: dict[str, list[Row]], window: Window, seed: int) -> None:
-    compare(small_logs.SLATES, small_logs.SLATES_FUNCTIONS, logs, window, seed)
+def compare_slates(
+    logs: dict[str, list[Row]], window: Window, seed: int, file_format: str = "parquet"
+) -> None:
+    compare(small_logs.SLATES, small_logs.SLATES_FUNCTIONS, logs, window, seed, file_format)
 
 
-@SETTINGS
-@given(logs=small_logs.wide_logs, window=small_logs.windows, seed=st.integers(0, 5))
-def test_wide_logs(logs: dict[str, list[Row]], window: Window, seed: int) -> None:
+def compare_wide(logs: dict[str, list[Row]], window: Window, seed: int) -> None:
     compare(small_logs.WIDE, small_logs.WIDE_FUNCTIONS, logs, window, seed)
 
 
+slates = given(logs=small_logs.slates_logs, window=small_logs.windows, seed=st.integers(0, 5))
+wide = given(logs=small_logs.wide_logs, window=small_logs.windows, seed=st.integers(0, 5))
+
+
+@FEW
+@slates
+def test_slates_with_streams(logs: dict[str, list[Row]], window: Window, seed: int) -> None:
+    compare_slates(logs, window, seed)
+
+
+@pytest.mark.slow
+@MANY
+@slates
+def test_many_slates_with_streams(logs: dict[str, list[Row]], window: Window, seed: int) -> None:
+    compare_slates(logs, window, seed)
+
+
+@FEW
+@wide
+def test_wide_logs(logs: dict[str, list[Row]], window: Window, seed: int) -> None:
+    compare_wide(logs, window, seed)
+
+
+@pytest.mark.slow
+@MANY
+@wide
+def test_many_wide_logs(logs: dict[str, list[Row]], window: Window, seed: int) -> None:
+    compare_wide(logs, window, seed)
+
+
 @pytest.mark.parametrize("file_format", ["csv", "jsonl"])
-@settings(SETTINGS, max_examples=10)
-@given(logs=small_logs.slates_logs, window=small_logs.windows, seed=st.integers(0, 5))
+@settings(FEW, max_examples=8)
+@slates
 def test_other_formats(
     file_format: str, logs: dict[str, list[Row]], window: Window, seed: int
 ) -> None:
-    compare(small_logs.SLATES, small_logs.SLATES_FUNCTIONS, logs, window, seed, file_format)
+    compare_slates(logs, window, seed, file_format)

@@ -1,0 +1,102 @@
+"""The commands: help, exit codes, one clear error line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tfx_pipeline
+from pipeline.cli import parser
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "examples" / "simulated" / "config.yaml"
+COMMANDS = ("run", "validate", "schema", "simulate", "serve", "rank", "status", "demo")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tfx_pipeline.main([command, "--help"])
+    assert caught.value.code == 0
+    assert "usage: polyrank" in capsys.readouterr().out
+    assert command in (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_the_list_of_commands_is_whole() -> None:
+    text = parser().format_help()
+    assert all(command in text for command in COMMANDS)
+
+
+def test_help_imports_no_framework() -> None:
+    code = (
+        "import sys\n"
+        "import tfx_pipeline\n"
+        "try: tfx_pipeline.main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'tfx', 'apache_beam', 'pyarrow', 'numpy', 'pydantic'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def _fails(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], code: int, *expected: str
+) -> None:
+    assert tfx_pipeline.main(arguments) == code
+    error = capsys.readouterr().err
+    assert error.startswith("polyrank: ")
+    assert "Traceback" not in error
+    for text in expected:
+        assert text in error
+
+
+def test_bad_input_exits_2_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = str(tmp_path / "none.yaml")
+    _fails(["validate", "--config", missing], capsys, 2, missing, "remedy")
+    base = ["--config", str(CONFIG), "--set", f"logs.root={tmp_path}"]
+    _fails(["validate", *base], capsys, 2, "impressions", "an empty folder", "logs.root")
+    run = ["run", *base, "--workdir", str(tmp_path.with_name("elsewhere")), "--quiet"]
+    _fails(run, capsys, 2, "impressions", "an empty folder")
+    _fails(["status", "--workdir", missing], capsys, 2, "no work directory")
+    _fails(["serve", "--workdir", str(tmp_path)], capsys, 2, "run a pipeline first")
+    _fails(
+        ["simulate", "--out", str(tmp_path / "logs"), "--days", "0"], capsys, 2, "days", "remedy"
+    )
+
+
+def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs = tmp_path / "logs"
+    assert tfx_pipeline.main(["simulate", "--out", str(logs), "--impressions", "3000"]) == 0
+    base = ["validate", "--config", str(CONFIG), "--set", f"logs.root={logs}"]
+    assert tfx_pipeline.main(base) == 0
+    assert "configuration and logs are valid" in capsys.readouterr().out
+    victim = sorted(logs.glob("clicks/*/*.parquet"))[1]
+    content = victim.read_bytes()
+    victim.write_bytes(content[: len(content) // 2])
+    _fails(base, capsys, 2, victim.name, "clicks")
+    victim.write_bytes(content)
+    _fails([*base, "--set", "logs.impressions.time_unit=s"], capsys, 2, "time_unit")
+
+
+def test_a_request_file_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "request.json"
+    rank = ["rank", "--target", "127.0.0.1:1", "--model", "m", "--request", str(path)]
+    _fails(rank, capsys, 2, "cannot read the request")
+    path.write_text("{")
+    _fails(rank, capsys, 2, "not JSON")
+    path.write_text(json.dumps({"context": {}, "candidate": []}))
+    _fails(rank, capsys, 2, "not a request", "candidates")
+    path.write_text(json.dumps({"context": {}, "candidates": []}))
+    _fails(rank, capsys, 2, "a candidate or more")
+
+
+def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tfx_pipeline.main(["schema"]) == 0
+    assert "candidates" in json.loads(capsys.readouterr().out)["properties"]
