@@ -119,7 +119,9 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             disable_statistics=True,
             custom_config={
                 "ranking": examples_json,
-                "code_hash": own_code("models/preprocessing.py", "models/feature_layout.py"),
+                "code_hash": own_code(
+                    "models/preprocessing.py", "models/feature_layout.py", "models/vocabularies.py"
+                ),
             },
         )
     )

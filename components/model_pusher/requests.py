@@ -9,6 +9,7 @@ import numpy as np
 
 from models.spec.feature import Feature
 from models.spec.ranking import RankingSpec
+from serving.contract import LENGTH_SUFFIX
 
 _NUM_ROWS = 4
 
@@ -22,14 +23,29 @@ def synthetic_requests(ranking: RankingSpec) -> dict[str, dict[str, np.ndarray[A
     Returns:
         Inputs by name, by signature (`predict`, `rank`): missing, small and large values.
     """
-    rank = {
-        f.name: _values(f, 1 if f.scope == "context" else _NUM_ROWS) for f in ranking.rank_inputs
-    }
-    return {"predict": _inputs(ranking.request_features), "rank": rank}
+    rank = [(f, 1 if f.scope == "context" else _NUM_ROWS) for f in ranking.rank_inputs]
+    predict = [(f, _NUM_ROWS) for f in ranking.request_features]
+    return {"predict": _inputs(predict), "rank": _inputs(rank)}
 
 
-def _inputs(features: Sequence[Feature]) -> dict[str, np.ndarray[Any, Any]]:
-    return {f.name: _values(f, _NUM_ROWS) for f in features}
+def sequence_lengths(feature: Feature, num_rows: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Returns the `<name>_length` input of a numeric sequence; nothing for other features.
+
+    Args:
+        feature: The feature.
+        num_rows: Rows of the request; every sequence has its full length, NaN where missing.
+    """
+    if feature.length is None or feature.dtype == "string":
+        return {}
+    return {f"{feature.name}{LENGTH_SUFFIX}": np.full(num_rows, feature.length, dtype=np.int64)}
+
+
+def _inputs(features: Sequence[tuple[Feature, int]]) -> dict[str, np.ndarray[Any, Any]]:
+    inputs = {}
+    for feature, num_rows in features:
+        inputs[feature.name] = _values(feature, num_rows)
+        inputs |= sequence_lengths(feature, num_rows)
+    return inputs
 
 
 def _values(feature: Feature, num_rows: int) -> np.ndarray[Any, Any]:

@@ -26,7 +26,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
-from components.model_pusher.requests import synthetic_requests
+from components.model_pusher.requests import sequence_lengths, synthetic_requests
 from components.scorer.executor import FILE_NAME as PREDICTIONS_FILE
 from components.verdict import Verdict, write_verdict
 from models.spec.feature import Feature
@@ -163,12 +163,11 @@ def check(
     Yields:
         One sentence per output whose answers differ.
     """
-    features = [f.name for f in ranking.request_features]
     answers: dict[str, list[np.ndarray[Any, Any]]] = {o.name: [] for o in ranking.outputs}
     num_rows = len(rows[TIMESTAMP])
     with RankingClient(target, name, timeout_seconds=30.0) as client:
         for start in range(0, num_rows, _BATCH_ROWS):
-            batch = {f: rows[f][start : start + _BATCH_ROWS] for f in features}
+            batch = _inputs(ranking, rows, slice(start, start + _BATCH_ROWS))
             outputs = client.predict(batch)
             for output in answers:
                 answers[output].append(outputs[output])
@@ -185,6 +184,15 @@ def check(
                 f"evaluated ones by more than {tolerance:g} (worst: served "
                 f"{served_values[worst]:.8g}, evaluated {expected[worst]:.8g})"
             )
+
+
+def _inputs(ranking: RankingSpec, rows: Columns, chosen: slice) -> Columns:
+    inputs = {}
+    for feature in ranking.request_features:
+        values = rows[feature.name][chosen]
+        inputs[feature.name] = values
+        inputs |= sequence_lengths(feature, len(values))
+    return inputs
 
 
 @contextmanager

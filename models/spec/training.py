@@ -48,7 +48,9 @@ class Training(Strict):
         "(DLRM) or one cross layer (DCN v2), from TensorFlow Recommenders.",
     )
     shuffle_buffer: Annotated[int, Field(ge=1)] = Field(
-        default=100_000, description="Rows shuffled together."
+        default=100_000,
+        description="Rows shuffled together when train rows are streamed; rows kept in memory are "
+        "shuffled as a whole.",
     )
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
         default=2_000_000_000,
