@@ -2,9 +2,10 @@
 
     python examples/ebnerd/convert_sample.py --sample FOLDER --out FOLDER [--days 2]
 
-The sample has one behaviors.parquet and one history.parquet. Impressions of the last `--days` days go
-to validation/, earlier ones to train/; both get the whole history, as in the data set, where the two
-histories overlap too (polyrank drops exact duplicates and joins histories as of each impression).
+The sample has one behaviors.parquet and one history.parquet. Impressions of the last `--days` days
+go to validation/, earlier ones to train/; both get the whole history, as in the data set, where the
+two histories overlap too (polyrank drops exact duplicates and joins histories as of each
+impression).
 """
 
 from __future__ import annotations

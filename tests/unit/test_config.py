@@ -44,7 +44,10 @@ def test_examples_are_valid(name: str) -> None:
         ("epochs: 6", "epochs: eight", "training.epochs", "valid integer"),
         ("epochs: 6", "epochs: 0", "training.epochs", "greater than or equal to 1"),
         ("role: feature, scope: context}", "role: feture}", "columns.device.role", "'feature'?"),
-        ("conditioned_on: click", "conditioned_on: clik", "tasks.conversion.conditioned_on", "'click'?"),
+        (
+            "conditioned_on: click", "conditioned_on: clik",
+            "tasks.conversion.conditioned_on", "'click'?",
+        ),
         ("architecture: mmoe}", "architecture: mmo}", "candidates.mmoe.model", "'mmoe'?"),
         (
             "architecture: mmoe}", "architecture: mmoe, num_expert: 3}",
@@ -56,8 +59,14 @@ def test_examples_are_valid(name: str) -> None:
             "kind: zero_inflated_log_normal", "kind: zero_inflated",
             "tasks.watch_seconds.loss", "'zero_inflated_log_normal'?",
         ),
-        ("gates: {spearman: {min: 0.1}}", "", "tasks.watch_seconds.gates", "at least one value gate"),
-        ("events: clicks, entity: item_id", "events: click, entity: item_id", "features.item_clicks_24h.as_of.events", "'clicks'?"),
+        (
+            "gates: {spearman: {min: 0.1}}", "",
+            "tasks.watch_seconds.gates", "at least one value gate",
+        ),
+        (
+            "events: clicks, entity: item_id", "events: click, entity: item_id",
+            "features.item_clicks_24h.as_of.events", "'clicks'?",
+        ),
         ("slices: [device, user_segment]", "slices: [devic]", "evaluation.slices.0", "'device'?"),
         ("click.auc: 1.0", "click.acu: 1.0", "objective.click.acu", "click.auc"),
         (
@@ -70,7 +79,8 @@ def test_examples_are_valid(name: str) -> None:
             "columns.scroll_depth.availability", "known only after",
         ),
         (
-            "  click:\n    kind: binary", "  click:\n    conditioned_on: conversion\n    kind: binary",
+            "  click:\n    kind: binary",
+            "  click:\n    conditioned_on: conversion\n    kind: binary",
             "tasks.click.conditioned_on", "cyclic",
         ),
         (
