@@ -74,9 +74,10 @@ class AsOf(Strict):
 
     With `a = impression time - availability_lag`, the events used are those of the same entity
     with time in `[a - window, a)`: an event at exactly `a` is not before it. An event's time is
-    its own timestamp; for `events: impressions` with a `where` that reads future columns, it is
-    the impression's time plus the longest `known_after` (or join window) of these columns.
-    Entity and value columns that a stream does not carry are taken from the impressions it joins.
+    its own timestamp; for `events: impressions` with a `where` or `value` that reads future
+    columns, it is the impression's time plus the longest `known_after` (or join window) of these
+    columns. Entity and value columns that a stream does not carry are taken from the impressions
+    it joins. Ages and recencies are measured from the impression's time.
     """
 
     events: str = Field(description="An event stream, or `impressions` for exposures.")
