@@ -23,11 +23,12 @@ $(READY): requirements.lock
 demo: $(READY)  ## Simulate logs, run the pipeline, push, serve, rank one request.
 	@$(BIN)/python tfx_pipeline.py demo --workdir $(DEMO) --seed $(SEED)
 
+# Two processes, a file in one piece: TensorFlow imports and fixtures are shared within files.
 test: $(READY)  ## All tests.
-	$(BIN)/python -m pytest -p no:cacheprovider
+	$(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
 test-fast: $(READY)  ## The tests for daily use.
-	$(BIN)/python -m pytest -p no:cacheprovider -m "not slow" tests/unit
+	$(BIN)/python -m pytest -p no:cacheprovider -m "not slow" -n 2 --dist loadfile tests/unit
 
 lint: $(READY)  ## ruff, mypy, import-linter.
 	$(BIN)/ruff check .
