@@ -98,7 +98,7 @@ def _add_set(command: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from pipeline.load import load_config
     from pipeline.progress import Progress
-    from pipeline.run import EXIT_CODES, run
+    from pipeline.run import run
     from pipeline.workdir import Workdir
 
     config = load_config(options.config, options.set)
@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"polyrank: {summary['error']}", file=sys.stderr)
     print(f"report: {workdir.report(summary['run_id'])}")
     print(workdir.summary(summary["run_id"]))
-    return EXIT_CODES[summary["state"]]
+    return int(summary["exit_code"])
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from models.spec.metric import METRICS
 from pipeline.load import load_config
 from pipeline.progress import Progress
 from pipeline.ranking_request import rank_file
-from pipeline.run import EXIT_CODES, run
+from pipeline.run import run
 from pipeline.workdir import Workdir
 from simulator.simulate import SimulationConfig, simulate
 
@@ -57,7 +57,7 @@ def demo(workdir_path: Path, *, seed: int, impressions: int) -> int:
     console.print(f"report    {workdir.report(summary['run_id'])}", markup=False, soft_wrap=True)
     console.print(f"summary   {workdir.summary(summary['run_id'])}", markup=False, soft_wrap=True)
     console.print(f"seconds   {time.monotonic() - start:.0f}")
-    return EXIT_CODES[summary["state"]]
+    return int(summary["exit_code"])
 
 
 def candidate_table(summary: dict[str, Any]) -> Table:

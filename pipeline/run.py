@@ -16,8 +16,6 @@ from pipeline.config import Config
 from pipeline.plan import PLAN_FILE, RunPlan, make_plan
 from pipeline.workdir import Workdir, write_atomically
 
-EXIT_CODES = {"succeeded": 0, "refused": 3, "failed": 1}
-
 
 def run(
     config: Config,
@@ -37,7 +35,8 @@ def run(
         on_change: Called with a node's result whenever its state changes.
 
     Returns:
-        The summary, and whether the run had been finished before (nothing was done).
+        The summary (its `exit_code` is the command's), and whether the run had been finished
+        before (nothing was done).
 
     Raises:
         ConfigError: Another run holds the work directory.
@@ -61,7 +60,7 @@ def _execute(plan: RunPlan, on_change: Callable[[Any], None]) -> dict[str, Any]:
     results: dict[str, NodeResult] = {}
     state = "failed"
     error: str | None = "interrupted"
-    fault: PolyrankError | None = None
+    exit_code = PolyrankError.exit_code
     try:
         run_pipeline(
             create_pipeline(plan),
@@ -70,17 +69,15 @@ def _execute(plan: RunPlan, on_change: Callable[[Any], None]) -> dict[str, Any]:
             on_change=on_change,
             results=results,
         )
-        state, error = "succeeded", None
+        state, error, exit_code = "succeeded", None, 0
     except Refused as refusal:
-        state, error = "refused", str(refusal)
+        state, error, exit_code = "refused", str(refusal), refusal.exit_code
     except PolyrankError as raised:
-        state, error, fault = "failed", str(raised), raised
+        state, error, exit_code = "failed", str(raised), raised.exit_code
         logging.getLogger(__name__).exception("the run failed")
     finally:
-        summary = build_summary(plan, results, state, error)
+        summary = build_summary(plan, results, state, error) | {"exit_code": exit_code}
         _finish(plan, results, summary)
-    if fault is not None and fault.exit_code == ConfigError.exit_code:
-        raise fault
     return summary
 
 

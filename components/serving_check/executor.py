@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
@@ -134,8 +135,10 @@ def stored_predictions(path: Path, ranking: RankingSpec, rows: Columns) -> Colum
     Returns:
         Predictions by output, in the order of the rows; NaN for a row that is not there.
     """
-    table = pq.read_table(path)
-    table = table.filter(pc.equal(table["split"], "test"))
+    times = pa.array(np.unique(rows[TIMESTAMP]))
+    table = pq.read_table(
+        path, filters=(pc.field("split") == "test") & pc.field("timestamp").isin(times)
+    )
     keys = zip(
         table["timestamp"].to_pylist(),
         *(table[c].to_pylist() for c in ranking.key_columns),

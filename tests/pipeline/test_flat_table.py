@@ -122,7 +122,7 @@ def test_a_planted_leak_is_refused(
 ) -> None:
     plant(monkeypatch)
     summary, workdir = _run(table, tmp_path / "work", *overrides)
-    assert summary["state"] == "refused"
+    assert (summary["state"], summary["exit_code"]) == ("refused", 3)
     assert named in summary["error"]
     assert summary["pushed"] is None
     assert not workdir.serving.exists()
@@ -172,3 +172,19 @@ def test_a_node_that_fails_makes_the_run_failed_and_a_retry_goes_on(
     assert again["run_id"] == summary["run_id"]
     assert again["state"] == "succeeded", again["error"]
     assert again["pushed"]["version"] == 1
+
+
+def test_a_fault_of_the_data_inside_a_run_exits_2(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.spec.errors import DataError
+
+    def faulty(*_: Any) -> None:
+        raise DataError("file 'table.csv' ends in the middle", remedy="copy it again")
+
+    monkeypatch.setattr(executor, "add_example_graph", faulty)
+    summary, workdir = _run(table, tmp_path / "work")
+    assert (summary["state"], summary["exit_code"]) == ("failed", 2)
+    assert "ends in the middle; remedy: copy it again" in summary["error"]
+    assert workdir.read_summary(summary["run_id"]) == summary
+    assert "ends in the middle" in workdir.report(summary["run_id"]).read_text()
