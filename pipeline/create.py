@@ -295,4 +295,7 @@ def _beam_arguments(plan: RunPlan) -> list[str]:
         f"--runner={plan.config.beam.runner}",
         f"--direct_num_workers={plan.config.beam.direct_num_workers}",
         f"--temp_location={Path(plan.workdir.root, 'tmp')}",
+        # Without an image or package named, TFX packs its own sources into an archive for remote
+        # workers, at every Beam node. There are no remote workers: the runner is in this process.
+        "--sdk_container_image=in-process",
     ]
