@@ -36,6 +36,9 @@ def run_fn(fn_args: Any) -> None:
         DataError: A split is empty, or a checkpoint of something else is in the way.
     """
     settings = TrainerSettings.parse(fn_args.custom_config)
+    # A repeated or resumed training must end with the same weights; on CPUs it costs nothing.
+    tf.keras.utils.set_random_seed(settings.training.seed)
+    tf.config.experimental.enable_op_determinism()
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     train = _rows(settings, transform, fn_args.train_files, "train")
     validation = _rows(settings, transform, fn_args.eval_files, "validation")
