@@ -9,11 +9,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from components.log_example_gen.spec import Logs, Splits
 from models.spec.column import Column
-from models.spec.errors import nearest
+from models.spec.errors import unknown
 from models.spec.expression import referenced_columns
 from models.spec.feature import DerivedFeature
 from models.spec.metric import METRICS, default_metrics
-from models.spec.ranking import IMPRESSIONS, Problem, RankingSpec, Score, SpecProblems
+from models.spec.problem import Problem, SpecProblems
+from models.spec.ranking import IMPRESSIONS, RankingSpec, Score
 from models.spec.strict import Names, Strict
 from models.spec.task import Task
 from models.spec.training import Candidate, Training
@@ -158,18 +159,13 @@ class Config(Strict):
         return self.push.model_name or self.name
 
 
-def _unknown(kind: str, name: str, allowed: object) -> str:
-    names = sorted(allowed)  # type: ignore[call-overload]
-    return f"unknown {kind} {name!r}; allowed: {', '.join(names) or 'none'}{nearest(name, names)}"
-
-
 def _log_problems(config: Config) -> list[Problem]:
     problems: list[Problem] = []
     streams = config.logs.streams
     for name in config.logs.impressions.key:
         if name not in config.columns:
             problems.append(
-                Problem(("logs", "impressions", "key"), _unknown("column", name, config.columns))
+                Problem(("logs", "impressions", "key"), unknown("column", name, config.columns))
             )
     for name, stream in streams.items():
         if name == IMPRESSIONS:
@@ -180,7 +176,7 @@ def _log_problems(config: Config) -> list[Problem]:
                     problems.append(
                         Problem(
                             ("logs", "streams", name, "on"),
-                            f"in {side}: {_unknown('column', key, columns)}",
+                            f"in {side}: {unknown('column', key, columns)}",
                         )
                     )
     for name, column in config.columns.items():
@@ -190,7 +186,7 @@ def _log_problems(config: Config) -> list[Problem]:
         joined = streams.get(column.join.stream)
         if joined is None:
             problems.append(
-                Problem((*path, "stream"), _unknown("stream", column.join.stream, streams))
+                Problem((*path, "stream"), unknown("stream", column.join.stream, streams))
             )
             continue
         if not joined.on:
@@ -200,7 +196,7 @@ def _log_problems(config: Config) -> list[Problem]:
         if column.join.value is not None and column.join.value not in joined.columns:
             problems.append(
                 Problem(
-                    (*path, "value"), _unknown("stream column", column.join.value, joined.columns)
+                    (*path, "value"), unknown("stream column", column.join.value, joined.columns)
                 )
             )
     for name, derived in config.features.items():
@@ -210,7 +206,7 @@ def _log_problems(config: Config) -> list[Problem]:
         events = derived.as_of.events
         if events != IMPRESSIONS and events not in streams:
             problems.append(
-                Problem((*path, "events"), _unknown("stream", events, [*streams, IMPRESSIONS]))
+                Problem((*path, "events"), unknown("stream", events, [*streams, IMPRESSIONS]))
             )
             continue
         own = config.columns if events == IMPRESSIONS else streams[events].columns
@@ -223,7 +219,7 @@ def _log_problems(config: Config) -> list[Problem]:
             wanted += [("where", c) for c in sorted(referenced_columns(derived.as_of.where))]
         for key, used in wanted:
             if used not in usable:
-                problems.append(Problem((*path, key), _unknown("column", used, usable)))
+                problems.append(Problem((*path, key), unknown("column", used, usable)))
     return problems
 
 
@@ -258,9 +254,7 @@ def _run_problems(config: Config) -> list[Problem]:
                     if c.availability != "future" and c.type in ("string", "int", "bool")
                 ]
                 problems.append(
-                    Problem(
-                        ("evaluation", "slices", index), _unknown("slice column", name, allowed)
-                    )
+                    Problem(("evaluation", "slices", index), unknown("slice column", name, allowed))
                 )
     outputs = {o.name: o for o in config.ranking.outputs}
     for key in config.objective:
@@ -272,5 +266,5 @@ def _run_problems(config: Config) -> list[Problem]:
             if METRICS[m].higher_is_better is not None
         ]
         if output not in outputs or key not in allowed:
-            problems.append(Problem(("objective", key), _unknown("objective", key, allowed)))
+            problems.append(Problem(("objective", key), unknown("objective", key, allowed)))
     return problems

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from models.spec.errors import ConfigError, nearest
-from models.spec.ranking import SpecProblems
+from models.spec.problem import SpecProblems
 from pipeline.config import Config
 
 _MAX_REPORTED = 20

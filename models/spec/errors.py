@@ -66,3 +66,15 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
     return f", did you mean {matches[0]!r}?" if matches else ""
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """Says that a name is not known, what is allowed, and the nearest valid name.
+
+    Args:
+        kind: What is named: column, stream, task, ...
+        name: What the user wrote.
+        allowed: The valid names.
+    """
+    names = sorted(allowed)
+    return f"unknown {kind} {name!r}; allowed: {', '.join(names) or 'none'}{nearest(name, names)}"
