@@ -21,7 +21,7 @@ $(READY): requirements.lock
 	@touch $(READY)
 
 demo: $(READY)  ## Simulate logs, run the pipeline, push, serve, rank one request.
-	@$(BIN)/python tfx_pipeline.py demo --workdir $(DEMO) --seed $(SEED)
+	@$(BIN)/python tfx_pipeline.py demo --workdir $(DEMO)/seed-$(SEED) --seed $(SEED)
 
 # Two processes, a file in one piece: TensorFlow imports and fixtures are shared within files.
 test: $(READY)  ## All tests.
