@@ -101,7 +101,9 @@ class Config(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = Field(
         description="Pipeline name; also the model's name in serving unless push says otherwise."
     )
-    description: str = Field(default="", description="For people and reports.")
+    description: str = Field(
+        default="", description="A note for readers of the file; nothing else uses it."
+    )
     logs: Logs = Field(description="Raw logs.")
     slate: str | None = Field(
         default=None, description="Column that names the request whose candidates compete."

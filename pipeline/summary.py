@@ -22,7 +22,7 @@ from pipeline.plan import RunPlan, config_hash
 from pipeline.runners.local import NodeResult
 
 SCHEMA_VERSION = 1
-_STATES = {"complete": "complete", "cached": "cached"}
+_DONE = ("complete", "cached")
 
 
 def build_summary(
@@ -133,7 +133,7 @@ def _candidate(
         "refusals": champion.get("refusals", {}).get(name, []),
     }
     evaluator = results.get(f"Evaluator.{name}")
-    if evaluator is None or evaluator.state not in _STATES:
+    if evaluator is None or evaluator.state not in _DONE:
         return summary
     evaluation = evaluator.outputs["evaluation"][0]
     measured = read_metrics(evaluation)
@@ -222,7 +222,7 @@ def _finite(value: Any) -> float | None:
 
 def _json(results: dict[str, NodeResult], node: str, key: str, file: str) -> dict[str, Any]:
     result = results.get(node)
-    if result is None or result.state not in _STATES:
+    if result is None or result.state not in _DONE:
         return {}
     for uri in result.outputs.get(key, []):
         path = Path(uri, file)

@@ -97,7 +97,9 @@ class Column(Strict):
         description="Lets a request column pass the leakage gate although it alone predicts a "
         "served task suspiciously well. Say why in a comment.",
     )
-    description: str = Field(default="", description="For people and reports.")
+    description: str = Field(
+        default="", description="A note for readers of the file; nothing else uses it."
+    )
 
 
 ColumnNames = Annotated[tuple[str, ...], AsTuple]

@@ -151,7 +151,9 @@ class DerivedFeature(Strict):
         default=True,
         description="false: only an ingredient of other features, not an input of the model.",
     )
-    description: str = Field(default="", description="For people and reports.")
+    description: str = Field(
+        default="", description="A note for readers of the file; nothing else uses it."
+    )
 
 
 @dataclass(frozen=True)

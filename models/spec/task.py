@@ -128,7 +128,9 @@ class Task(Strict):
     gates: dict[str, Gate] = Field(
         default={}, description="Bounds per metric; a served task needs at least one."
     )
-    description: str = Field(default="", description="For people and reports.")
+    description: str = Field(
+        default="", description="A note for readers of the file; nothing else uses it."
+    )
 
     @property
     def resolved_loss(self) -> Strict:
