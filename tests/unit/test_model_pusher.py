@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,28 +78,33 @@ def test_a_fault_while_staging_leaves_the_old_state(tmp_path: Path, model: Path)
     assert push(model, base, run_id="b", provenance={}).version == 2
 
 
-def _push_and_die(model: Path, base: Path, point: str) -> None:
-    """Kills its own process at a named point of a push."""
-    import components.model_pusher.push as module
+# Run by a Python of its own: a fork of the test process would inherit the locks of whatever
+# threads TensorFlow, gRPC or DuckDB left there.
+PUSH_AND_DIE = """
+import os, signal, sys
+import components.model_pusher.push as module
 
-    def die(*_: object, **__: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+model, base, point = sys.argv[1:]
 
-    real_rename = os.rename
-    if point == "copy":
-        module.shutil.copytree = die  # type: ignore[assignment]
-    elif point == "sync":
-        module._sync = die
-    elif point == "rename":
-        module.os.rename = die  # type: ignore[assignment]
-    elif point == "renamed":
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
 
-        def rename_and_die(source: Path, target: Path) -> None:
-            real_rename(source, target)
-            die()
+real_rename = os.rename
 
-        module.os.rename = rename_and_die  # type: ignore[assignment]
-    module.push(model, base, run_id="b", provenance={})
+def rename_and_die(source, target):
+    real_rename(source, target)
+    die()
+
+if point == "copy":
+    module.shutil.copytree = die
+elif point == "sync":
+    module._sync = die
+elif point == "rename":
+    module.os.rename = die
+elif point == "renamed":
+    module.os.rename = rename_and_die
+module.push(module.Path(model), module.Path(base), run_id="b", provenance={})
+"""
 
 
 @pytest.mark.parametrize(
@@ -109,12 +115,14 @@ def test_a_kill_leaves_the_old_or_the_new_state(
 ) -> None:
     base = tmp_path / "m"
     push(model, base, run_id="a", provenance={})
-    process = multiprocessing.get_context("fork").Process(
-        target=_push_and_die, args=(model, base, point)
+    process = subprocess.run(
+        [sys.executable, "-c", PUSH_AND_DIE, str(model), str(base), point],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert process.returncode == -signal.SIGKILL, process.stderr
     after = versions(base)
     assert sorted(after) == ([1, 2] if pushed else [1])
     for path in after.values():
