@@ -29,6 +29,11 @@ from tfx.utils import path_utils
 
 from components.model_pusher.requests import sequence_lengths, synthetic_requests
 from components.scorer.executor import FILE_NAME as PREDICTIONS_FILE
+from components.serving_check.unusual_rows import (
+    num_with_missing,
+    serialized,
+    unusual_rows,
+)
 from components.verdict import Verdict, write_verdict
 from models.spec.feature import Feature
 from models.spec.keys import TIMESTAMP, key_feature
@@ -68,6 +73,7 @@ class Executor(base_executor.BaseExecutor):
             )
             for name in names
         }
+        unusual = unusual_rows(ranking, rows, num_rows=len(rows[TIMESTAMP]) // 4)
         refusals: dict[str, list[str]] = {}
         with served(models, ranking) as target:
             for name in names:
@@ -79,7 +85,11 @@ class Executor(base_executor.BaseExecutor):
                     ranking,
                     rows,
                 )
-                refusals[name] = list(check(target, name, ranking, rows, stored))
+                with RankingClient(target, name, timeout_seconds=30.0) as client:
+                    refusals[name] = [
+                        *check(client, ranking, rows, stored),
+                        *check_unusual(client, ranking, unusual),
+                    ]
         passed = not any(refusals.values())
         artifact = artifact_utils.get_single_instance(output_dict["blessing"])
         artifact.set_int_custom_property("blessed", int(passed))
@@ -89,13 +99,18 @@ class Executor(base_executor.BaseExecutor):
                 "serving_check",
                 passed,
                 tuple(f"{n}: {'; '.join(r)}" for n, r in refusals.items() if r),
-                {"candidates": refusals, "num_rows": len(rows[TIMESTAMP])},
+                {
+                    "candidates": refusals,
+                    "num_rows": len(rows[TIMESTAMP]),
+                    "num_rows_with_missing": num_with_missing(ranking, rows),
+                    "num_unusual_rows": len(next(iter(unusual.values()))),
+                },
             ),
         )
 
 
 def read_rows(folder: str, ranking: RankingSpec, num_rows: int) -> Columns:
-    """Reads the first test rows, rows with missing and rare values among them.
+    """Reads test rows, as they are.
 
     Args:
         folder: Examples of the test split.
@@ -159,33 +174,53 @@ def stored_predictions(path: Path, ranking: RankingSpec, rows: Columns) -> Colum
 
 
 def check(
-    target: str, name: str, ranking: RankingSpec, rows: Columns, stored: Columns
+    client: RankingClient, ranking: RankingSpec, rows: Columns, stored: Columns
 ) -> Iterator[str]:
     """Compares a served candidate with its stored predictions.
 
     Yields:
         One sentence per output whose answers differ.
     """
-    answers: dict[str, list[np.ndarray[Any, Any]]] = {o.name: [] for o in ranking.outputs}
-    num_rows = len(rows[TIMESTAMP])
-    with RankingClient(target, name, timeout_seconds=30.0) as client:
-        for start in range(0, num_rows, _BATCH_ROWS):
-            batch = _inputs(ranking, rows, slice(start, start + _BATCH_ROWS))
-            outputs = client.predict(batch)
-            for output in answers:
-                answers[output].append(outputs[output])
+    answers = _predicted(client, ranking, rows)
+    yield from _differences(ranking, answers, stored, "served values", "the evaluated ones")
+
+
+def check_unusual(client: RankingClient, ranking: RankingSpec, rows: Columns) -> Iterator[str]:
+    """Compares answers to rows with missing and never-seen values, sent in both forms.
+
+    The Evaluator reads tf.Examples; a service sends tensors. Both must mean the same.
+
+    Yields:
+        One sentence per output whose answers differ or are not finite.
+    """
+    tensors = _predicted(client, ranking, rows)
+    examples = client.predict_examples(serialized(ranking, rows))
+    what = "answers to tensors with missing and never-seen values"
+    yield from _differences(ranking, tensors, examples, what, "those to tf.Examples")
+
+
+def _predicted(client: RankingClient, ranking: RankingSpec, rows: Columns) -> Columns:
+    num_rows = len(next(iter(rows.values())))
+    batches = [
+        client.predict(_inputs(ranking, rows, slice(start, start + _BATCH_ROWS)))
+        for start in range(0, num_rows, _BATCH_ROWS)
+    ]
+    return {o.name: np.concatenate([b[o.name] for b in batches]) for o in ranking.outputs}
+
+
+def _differences(
+    ranking: RankingSpec, found: Columns, expected: Columns, what: str, reference: str
+) -> Iterator[str]:
     for each in ranking.outputs:
-        served_values = np.concatenate(answers[each.name]).astype(np.float64)
-        expected = stored[each.name].astype(np.float64)
+        got, wanted = (side[each.name].astype(np.float64) for side in (found, expected))
         tolerance = PROBABILITY_TOLERANCE if each.kind == "binary" else VALUE_TOLERANCE
-        error = np.abs(served_values - expected) / np.maximum(np.abs(expected), 1e-6)
+        error = np.abs(got - wanted) / np.maximum(np.abs(wanted), 1e-6)
         wrong = ~(error <= tolerance)
         if wrong.any():
             worst = int(np.nanargmax(np.where(np.isfinite(error), error, np.inf)))
             yield (
-                f"{each.name}: {int(wrong.sum())} of {num_rows} served values differ from the "
-                f"evaluated ones by more than {tolerance:g} (worst: served "
-                f"{served_values[worst]:.8g}, evaluated {expected[worst]:.8g})"
+                f"{each.name}: {int(wrong.sum())} of {len(got)} {what} differ from {reference} by "
+                f"more than {tolerance:g} (worst: {got[worst]:.8g} for {wanted[worst]:.8g})"
             )
 
 

@@ -1,0 +1,96 @@
+"""The check of rows that a test split may lack: sent as tensors and as tf.Examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.serving_check.executor import check_unusual
+from components.serving_check.unusual_rows import (
+    UNSEEN,
+    num_with_missing,
+    serialized,
+    unusual_rows,
+)
+from models.request_inputs import parse_examples
+from models.spec.feature import Feature
+from models.spec.ranking import RankingSpec
+from tests.conformance.synthetic_ranking import synthetic_ranking
+
+NUM_ROWS = 400
+
+
+@pytest.fixture(scope="module")
+def ranking() -> RankingSpec:
+    return synthetic_ranking()
+
+
+@pytest.fixture(scope="module")
+def rows(ranking: RankingSpec) -> dict[str, np.ndarray[Any, Any]]:
+    def values(feature: Feature) -> np.ndarray[Any, Any]:
+        shape = (NUM_ROWS,) if feature.length is None else (NUM_ROWS, feature.length)
+        if feature.dtype == "string":
+            return np.full(shape, b"usual", dtype=object)
+        return np.full(shape, 0.5, dtype=np.float32)
+
+    return {f.name: values(f) for f in ranking.request_features}
+
+
+def test_every_feature_is_missing_in_some_rows_and_unusual_in_others(
+    ranking: RankingSpec, rows: dict[str, np.ndarray[Any, Any]]
+) -> None:
+    altered = unusual_rows(ranking, rows, NUM_ROWS)
+    assert num_with_missing(ranking, rows) == 0
+    # With this many features hardly any row keeps them all.
+    assert num_with_missing(ranking, altered) > 0.9 * NUM_ROWS
+    for feature in ranking.request_features:
+        values = altered[feature.name].reshape(NUM_ROWS, -1)[:, 0]
+        if feature.dtype == "string":
+            is_missing, is_usual = values == b"", values == b"usual"
+            assert set(values[~is_missing & ~is_usual]) == {UNSEEN}
+        else:
+            is_missing, is_usual = np.isnan(values), values == 0.5
+            assert set(values[~is_missing & ~is_usual]) == {-1.0, 0.0, 1e9}
+        assert 0.2 < is_missing.mean() < 0.4
+        assert 0.3 < is_usual.mean() < 0.5
+        assert (rows[feature.name] == altered[feature.name]).mean() < 0.5
+
+
+def test_examples_parse_to_the_tensors_they_were_made_of(
+    ranking: RankingSpec, rows: dict[str, np.ndarray[Any, Any]]
+) -> None:
+    altered = unusual_rows(ranking, rows, NUM_ROWS)
+    parsed = parse_examples(tf.constant(serialized(ranking, altered)), ranking.request_features)
+    for feature in ranking.request_features:
+        np.testing.assert_array_equal(parsed[feature.name].numpy(), altered[feature.name])
+
+
+class _Server:
+    """Answers 0.25; or, if it tells the two forms apart, another value where one is missing."""
+
+    def __init__(self, ranking: RankingSpec, missing_probability: float) -> None:
+        self._ranking = ranking
+        self._missing_probability = missing_probability
+
+    def predict(self, inputs: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        answer = np.where(np.isnan(inputs["price"]), self._missing_probability, 0.25)
+        return {o.name: answer for o in self._ranking.outputs}
+
+    def predict_examples(self, examples: list[bytes]) -> dict[str, np.ndarray[Any, Any]]:
+        return {o.name: np.full(len(examples), 0.25) for o in self._ranking.outputs}
+
+
+@pytest.mark.parametrize("missing_probability", [0.2501, float("nan"), float("inf")])
+def test_a_model_that_reads_missing_values_differently_is_refused(
+    ranking: RankingSpec, rows: dict[str, np.ndarray[Any, Any]], missing_probability: float
+) -> None:
+    altered = unusual_rows(ranking, rows, NUM_ROWS)
+    server: Any = _Server(ranking, missing_probability)
+    refusals = list(check_unusual(server, ranking, altered))
+    num_missing = int(np.isnan(altered["price"]).sum())
+    assert any(f"click: {num_missing} of {NUM_ROWS} answers" in refusal for refusal in refusals)
+    alike: Any = _Server(ranking, 0.25)
+    assert list(check_unusual(alike, ranking, altered)) == []
