@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from models.architectures.registry import build_architecture
+from models.balancers.abstract import GradientBalancer, TaskTraits
+from models.balancers.registry import build_balancer
 from models.embedding import Embedding, Packed
 from models.feature_layout import FeatureLayout
 from models.heads import Heads
-from models.lazy_adam import LazyAdam
-from models.links import Links
+from models.links import HeadOutputs, Links
 from models.losses.abstract import Loss
+from models.optimizers import PartOptimizers
 from models.seeding import derived_seed
 from models.spec.ranking import RankingSpec
 from models.spec.training import Candidate, Training
@@ -30,13 +33,13 @@ TOTAL = "total"
 class RankingModel(tfrs.Model):
     """A multi-task ranker.
 
-    The total loss is `sum_k weight_k loss_k`, plus the embedding penalty. Two Adam optimizers
-    step the embedding tables and the rest, each at its own rate.
+    A step lowers what the balancer makes of the tasks' losses, plus the penalties on weights.
+    Embedding tables, tasks' own variables and the rest may each have a step size of their own.
 
     Args:
         ranking: Features and tasks.
-        training: Rates, interaction, penalty and seed.
-        candidate: Architecture, and whether auxiliary tasks are trained.
+        training: Rates, optimizers, balancer, interaction, penalty and seed.
+        candidate: Architecture, whether auxiliary tasks are trained, and what it overrides.
         table_rows: Number of rows by embedding table.
         losses: Loss by task.
         biases: Initial bias of the head by task.
@@ -77,10 +80,18 @@ class RankingModel(tfrs.Model):
             task: tfrs.tasks.Ranking(loss=TaskLoss(self.links, task), name=f"objective_{task}")
             for task in self.tasks
         }
+        self.balancer = build_balancer(
+            candidate.balancer or training.balancer,
+            {
+                task: TaskTraits(ranking.tasks[task].weight, losses[task].squared_error)
+                for task in self.tasks
+            },
+            derived_seed(seed, "balancer"),
+        )
         rate = candidate.learning_rate or training.learning_rate
-        # The legacy class applies Adam as one fused operation a variable.
-        self.dense_optimizer = tf.keras.optimizers.legacy.Adam(rate)
-        self.embedding_optimizer = LazyAdam(training.embedding_learning_rate or rate)
+        self.optimizers = PartOptimizers(
+            training.optimizers, rate, training.embedding_learning_rate or rate
+        )
 
     def call(
         self, packed: Packed, tasks: Sequence[str] | None = None, training: bool = False
@@ -109,7 +120,9 @@ class RankingModel(tfrs.Model):
 
     def task_losses(self, batch: Batch, training: bool = False) -> dict[str, tf.Tensor]:
         """Computes each task's mean loss over a batch: task to scalar."""
-        heads = self(batch, training=training)
+        return self._losses_of(self(batch, training=training), batch, training)
+
+    def _losses_of(self, heads: HeadOutputs, batch: Batch, training: bool) -> dict[str, tf.Tensor]:
         losses = {}
         for task in self.tasks:
             output = self.ranking.training_output(task)
@@ -123,7 +136,7 @@ class RankingModel(tfrs.Model):
         return losses
 
     def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
-        """Computes the weighted sum of the tasks' losses, without the embedding penalty."""
+        """Computes the tasks' losses summed with the declared weights, without penalties."""
         return self._weighted_sum(self.task_losses(inputs, training=training))
 
     def _weighted_sum(self, losses: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -133,21 +146,79 @@ class RankingModel(tfrs.Model):
         """Takes one step.
 
         Returns:
-            The losses before the step: by task, and `TOTAL`, their weighted sum.
+            The losses before the step: by task, and `TOTAL`, their sum with the declared weights,
+            whatever the balancer makes of them.
         """
-        with tf.GradientTape() as tape:
-            losses = self.task_losses(inputs, training=True)
-            total = self._weighted_sum(losses)
-            objective = tf.add_n([total, *self.losses])
-        tables = self.embedding.tables
-        dense = self.dense_variables
-        gradients = tape.gradient(objective, [*tables, *dense])
-        if tables:
-            self.embedding_optimizer.apply_gradients(
-                zip(gradients[: len(tables)], tables, strict=True)
+        if isinstance(self.balancer, GradientBalancer):
+            losses, gradients = self._balanced_gradients(inputs, self.balancer)
+        else:
+            with tf.GradientTape() as tape:
+                losses = self.task_losses(inputs, training=True)
+                objective = self.balancer.objective(tf.stack([losses[t] for t in self.tasks]))
+                objective = tf.add_n([objective, *self.losses])
+            gradients = tape.gradient(objective, self.trainable_variables)
+        self.optimizers.apply(gradients, self.trainable_variables)
+        return losses | {TOTAL: self._weighted_sum(losses)}
+
+    def _balanced_gradients(
+        self, batch: Batch, balancer: GradientBalancer
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        """Combines the gradients of the tasks.
+
+        Per task, one backward pass down to the embedded features; from there on, one for all.
+
+        Returns:
+            The losses by task, and the gradient of each trainable variable.
+        """
+        with tf.GradientTape(persistent=True) as tape:
+            groups = self.embedding(batch, training=True)
+            heads = self.heads(self.architecture(groups, training=True))
+            losses = self._losses_of(heads, batch, training=True)
+            penalty = tf.add_n([tf.zeros([]), *self.losses])
+        representation = [groups[name] for name in sorted(groups)]
+        shared = self.architecture.shared_variables
+        below = self.embedding.trainable_variables
+        apart = {id(v) for v in (*shared, *below)}
+        own = [v for v in self.trainable_variables if id(v) not in apart]
+        parts = [
+            tape.gradient(
+                losses[task],
+                [*representation, *shared, *own],
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
-        self.dense_optimizer.apply_gradients(zip(gradients[len(tables) :], dense, strict=True))
-        return losses | {TOTAL: total}
+            for task in self.tasks
+        ]
+        num_shared = len(representation) + len(shared)
+        flat = tf.stack(
+            [
+                tf.concat([tf.reshape(tf.cast(g, tf.float32), [-1]) for g in part[:num_shared]], 0)
+                for part in parts
+            ]
+        )
+        factors = balancer.coefficients(
+            tf.stack([losses[task] for task in self.tasks]), tf.matmul(flat, flat, transpose_b=True)
+        )
+        combined = [
+            tf.add_n([tf.cast(c, g.dtype) * g for c, g in zip(tf.unstack(k), gs, strict=True)])
+            for i, gs in enumerate(zip(*parts, strict=True))
+            for k in (factors.shared if i < num_shared else factors.own,)
+        ]
+        below_gradients = tape.gradient(
+            representation, below, output_gradients=combined[: len(representation)]
+        )
+        found = {
+            id(v): g
+            for v, g in zip(
+                [*below, *shared, *own],
+                [*below_gradients, *combined[len(representation) :]],
+                strict=True,
+            )
+        }
+        penalties = tape.gradient(penalty, self.trainable_variables)
+        return losses, [
+            _added(found[id(v)], p)
+            for v, p in zip(self.trainable_variables, penalties, strict=True)
+        ]
 
     def prepare(self, batch: Batch) -> None:
         """Makes every variable, those of the optimizers included, from any batch.
@@ -155,13 +226,14 @@ class RankingModel(tfrs.Model):
         A step then traces once, and a checkpoint restores all at once.
         """
         self(batch)
-        optimized = [(self.dense_optimizer, self.dense_variables)]
-        if self.embedding.tables:
-            optimized.append((self.embedding_optimizer, self.embedding.tables))
-        for optimizer, variables in optimized:
-            # A step without gradient makes the moments and moves nothing.
-            optimizer.apply_gradients([(tf.zeros_like(v), v) for v in variables])
-            optimizer.iterations.assign(0)
+        self.optimizers.prepare(
+            self.embedding.tables,
+            self.dense_variables,
+            {
+                task: self.architecture.task_variables(task) + self.heads.task_variables(task)
+                for task in self.tasks
+            },
+        )
 
     @property
     def dense_variables(self) -> list[tf.Variable]:
@@ -171,8 +243,20 @@ class RankingModel(tfrs.Model):
 
     @property
     def num_parameters(self) -> int:
-        """Number of trained numbers."""
-        return int(sum(np.prod(v.shape) for v in self.trainable_variables))
+        """Number of trained numbers that predict: what a balancer learns is not among them."""
+        balancer = {id(v) for v in self.balancer.trainable_variables}
+        return int(sum(np.prod(v.shape) for v in self.trainable_variables if id(v) not in balancer))
+
+
+def _added(a: tf.Tensor | tf.IndexedSlices | None, b: Any) -> Any:
+    """Adds two gradients, of which either may be None; sparse ones stay sparse."""
+    if a is None or b is None:
+        return b if a is None else a
+    if isinstance(a, tf.IndexedSlices) and isinstance(b, tf.IndexedSlices):
+        return tf.IndexedSlices(
+            tf.concat([a.values, b.values], 0), tf.concat([a.indices, b.indices], 0), a.dense_shape
+        )
+    return tf.convert_to_tensor(a) + tf.convert_to_tensor(b)
 
 
 def trained_tasks(ranking: RankingSpec, candidate: Candidate) -> tuple[str, ...]:

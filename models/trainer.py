@@ -15,9 +15,11 @@ from models.feature_layout import FeatureLayout
 from models.losses.registry import build_loss
 from models.ranking_model import RankingModel, trained_tasks
 from models.rows import Rows, read_rows
+from models.spec.balancer import Fixed, TunedScalarization
 from models.trainer_settings import TrainerSettings
 from models.training_loop import Progress, TrainingLoop
 from models.validation import Validation
+from models.weight_search import WeightSearch
 
 _INSIGHT_ROWS = 4096
 
@@ -42,19 +44,36 @@ def run_fn(fn_args: Any) -> None:
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     train = _rows(settings, transform, fn_args.train_files, "train")
     validation = _rows(settings, transform, fn_args.eval_files, "validation")
-    model = _build_model(settings, transform, train)
     run_dir = Path(fn_args.model_run_dir)
-    loop = TrainingLoop(
-        model,
-        train,
-        Validation(model, validation),
-        settings.training,
-        settings.objective,
-        checkpoint_dir=settings.checkpoint_dir,
-        log_dir=run_dir / "logs",
-    )
+
+    def prepared(settings: TrainerSettings, log_dir: Path) -> tuple[RankingModel, TrainingLoop]:
+        model = _build_model(settings, transform, train)
+        return model, TrainingLoop(
+            model,
+            train,
+            Validation(model, validation),
+            settings.training,
+            settings.objective,
+            checkpoint_dir=settings.checkpoint_dir,
+            log_dir=log_dir,
+        )
+
+    def trial(weights: Fixed, index: int) -> float | None:
+        _, loop = prepared(settings.trial(weights, index), run_dir / "trials" / str(index))
+        objective = loop.run().best_objective
+        loop.discard_checkpoints()
+        return objective
+
+    declared = settings.balancer
+    trials: list[dict[str, Any]] = []
+    if isinstance(declared, TunedScalarization):
+        weights, trials = _weight_search(settings, declared).run(trial)
+        settings = settings.with_balancer(weights)
+    model, loop = prepared(settings, run_dir / "logs")
     progress = loop.run()
-    _write_json(run_dir / "training.json", _summary(settings, model, progress, train.num_rows))
+    summary = _summary(settings, model, progress, train.num_rows)
+    summary["balancer"] = {"kind": declared.kind} | ({"trials": trials} if trials else {})
+    _write_json(run_dir / "training.json", summary)
     _write_json(
         run_dir / "insights.json",
         model.architecture.insights(lambda: _groups(model, validation)),
@@ -84,6 +103,16 @@ def _rows(
         split=split,
         cache_bytes=settings.training.cache_bytes,
         shuffle_buffer=settings.training.shuffle_buffer,
+    )
+
+
+def _weight_search(settings: TrainerSettings, declared: TunedScalarization) -> WeightSearch:
+    tasks = trained_tasks(settings.ranking, settings.candidate)
+    return WeightSearch(
+        declared,
+        {task: settings.ranking.tasks[task].weight for task in tasks},
+        settings.training.seed,
+        settings.checkpoint_dir / "trials.json",
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models.spec.balancer import BalancerConfig, Fixed, TunedScalarization
 from models.spec.errors import ConfigError
 from models.spec.ranking import RankingSpec
 from models.spec.training import Candidate, Training
@@ -32,6 +33,24 @@ class TrainerSettings:
     candidate: Candidate
     objective: dict[str, float]
     checkpoint_dir: Path
+
+    @property
+    def balancer(self) -> BalancerConfig:
+        """The balancer of this candidate."""
+        return self.candidate.balancer or self.training.balancer
+
+    def with_balancer(self, balancer: BalancerConfig) -> TrainerSettings:
+        """Returns these settings with another balancer."""
+        return replace(self, candidate=self.candidate.model_copy(update={"balancer": balancer}))
+
+    def trial(self, weights: Fixed, index: int) -> TrainerSettings:
+        """Returns the settings of one trial of a search for weights: shorter, on its own."""
+        assert isinstance(self.balancer, TunedScalarization)
+        return replace(
+            self.with_balancer(weights),
+            training=self.training.model_copy(update={"epochs": self.balancer.epochs}),
+            checkpoint_dir=self.checkpoint_dir / f"trial_{index}",
+        )
 
     @classmethod
     def parse(cls, custom_config: Mapping[str, Any]) -> TrainerSettings:

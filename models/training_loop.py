@@ -27,7 +27,7 @@ class Progress:
 
     Attributes:
         epochs: One record per finished epoch: ``epoch`` (from 1), ``train_loss`` by task and
-            total, ``validation`` by output and metric, ``objective``.
+            total, ``task_weights``, ``validation`` by output and metric, ``objective``.
         best_epoch: The epoch with the best objective; 0 before the first.
         best_objective: Its objective; None where it was undefined.
         train_seconds: Time spent in finished epochs, validation included.
@@ -140,12 +140,14 @@ class TrainingLoop:
         steps = [self._step(batch) for batch in batches]
         losses = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
         progress.step_seconds += time.perf_counter() - start
+        task_weights = self._model.balancer.end_epoch(losses)
         measured = self._validation.measure()
         objective = objective_value(self._objective, measured)
         progress.epochs.append(
             {
                 "epoch": epoch,
                 "train_loss": as_json(losses),
+                "task_weights": as_json(task_weights),
                 "validation": {name: as_json(metrics) for name, metrics in measured.items()},
                 "objective": objective,
             }
@@ -189,6 +191,7 @@ class TrainingLoop:
 def _scalars(record: dict[str, Any]) -> dict[str, float | None]:
     """Flattens the record of an epoch."""
     scalars = {f"train_loss/{task}": loss for task, loss in record["train_loss"].items()}
+    scalars |= {f"task_weight/{task}": w for task, w in record["task_weights"].items()}
     for output, metrics in record["validation"].items():
         scalars |= {f"validation/{output}/{name}": value for name, value in metrics.items()}
     return scalars | {"validation/objective": record["objective"]}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from components.log_example_gen.spec import Logs, Splits
+from models.spec.balancer import BalancerConfig, Fixed
 from models.spec.column import Column
 from models.spec.errors import unknown
 from models.spec.expression import referenced_columns
@@ -258,6 +260,10 @@ def _run_problems(config: Config) -> list[Problem]:
                 problems.append(
                     Problem(("evaluation", "slices", index), unknown("slice column", name, allowed))
                 )
+    for path, tasks in _task_names(config):
+        for name in tasks:
+            if name not in config.tasks:
+                problems.append(Problem((*path, name), unknown("task", name, config.tasks)))
     outputs = {o.name: o for o in config.ranking.outputs}
     for key in config.objective:
         output, _, _ = key.partition(".")
@@ -270,3 +276,18 @@ def _run_problems(config: Config) -> list[Problem]:
         if output not in outputs or key not in allowed:
             problems.append(Problem(("objective", key), unknown("objective", key, allowed)))
     return problems
+
+
+def _task_names(config: Config) -> Iterator[tuple[tuple[str, ...], Iterable[str]]]:
+    """Yields the mappings of the training settings whose keys name tasks, with their paths."""
+    training = ("training",)
+    rates = config.training.optimizers.task_learning_rates
+    yield (*training, "optimizers", "task_learning_rates"), rates
+    balancers: list[tuple[tuple[str, ...], BalancerConfig | None]] = [
+        (training, config.training.balancer)
+    ]
+    for name, candidate in config.candidates.items():
+        balancers.append((("candidates", name), candidate.balancer))
+    for path, balancer in balancers:
+        if isinstance(balancer, Fixed):
+            yield (*path, "balancer", "weights"), balancer.weights

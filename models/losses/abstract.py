@@ -53,6 +53,8 @@ class Loss(ABC):
 
     units: ClassVar[int] = 1
     """Width of the head's output."""
+    squared_error: ClassVar[bool] = False
+    """Whether it is a squared error, a Gaussian's likelihood without its variance."""
 
     def __init__(self, config: Any, statistics: TargetStatistics | None = None) -> None:
         """Keeps the settings."""

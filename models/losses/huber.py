@@ -17,6 +17,8 @@ class HuberLoss(Loss):
     `MeanSquaredErrorLoss`. Served as `s z`. Reference: Huber 1964, eq. 2.
     """
 
+    squared_error = True
+
     def per_row(self, outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """See `Loss.per_row`."""
         delta = self.config.delta / self.statistics.scale

@@ -14,6 +14,8 @@ from models.losses.abstract import Loss, Numbers, expm1_of, log1p_of, present, w
 class LogMeanSquaredErrorLoss(Loss):
     """`(z - log(1 + y))^2`; served as `e^z - 1`, the centre of a log-normal: its median."""
 
+    squared_error = True
+
     def per_row(self, outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """See `Loss.per_row`."""
         return tf.square(outputs[:, 0] - log1p_of(labels))

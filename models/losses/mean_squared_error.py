@@ -16,6 +16,8 @@ class MeanSquaredErrorLoss(Loss):
     It is the squared error divided by the variance: 1 is what predicting the mean costs.
     """
 
+    squared_error = True
+
     def per_row(self, outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """See `Loss.per_row`."""
         return tf.square(outputs[:, 0] - labels / self.statistics.scale)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from models.spec.architecture import ArchitectureConfig
+from models.spec.balancer import BalancerConfig, Fixed, Optimizers
 from models.spec.strict import Strict
 
 
@@ -21,6 +22,9 @@ class Candidate(Strict):
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Overrides `training.learning_rate`."
     )
+    balancer: BalancerConfig | None = Field(
+        default=None, description="Overrides `training.balancer`."
+    )
 
 
 class Training(Strict):
@@ -29,10 +33,16 @@ class Training(Strict):
     batch_size: Annotated[int, Field(ge=1)] = Field(default=2048, description="Rows per step.")
     epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="At most this many.")
     learning_rate: Annotated[float, Field(gt=0)] = Field(
-        default=1e-3, description="Adam step size of the dense layers."
+        default=1e-3, description="Step size of the dense layers."
     )
     embedding_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="Adam step size of embedding tables; learning_rate if absent."
+        default=None, description="Step size of embedding tables; learning_rate if absent."
+    )
+    optimizers: Optimizers = Field(
+        default=Optimizers(), description="Which optimizer steps which part, and at what rate."
+    )
+    balancer: BalancerConfig = Field(
+        default=Fixed(), description="How tasks are weighed against each other."
     )
     embedding_l2: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="L2 penalty on the embeddings looked up in a batch, mean per row."

@@ -295,6 +295,8 @@ def _training(name: str, ranking: RankingSpec, number: int) -> dict[str, Any]:
             for o in ranking.outputs
         }
         record = {"epoch": epoch, "train_loss": {**loss, "total": sum(loss.values())}}
+        if name == "mmoe":
+            record["task_weights"] = {t: 1 + 0.1 * i * epoch for i, t in enumerate(loss)}
         epochs.append({**record, "validation": validation, "objective": 2.0 - decay(epoch, 1.0)})
     return {
         "candidate": name,
@@ -304,6 +306,7 @@ def _training(name: str, ranking: RankingSpec, number: int) -> dict[str, Any]:
         "best_epoch": 5,
         "examples_per_second": 48_000 - 2_000 * number,
         "auxiliary": name != "mmoe_alone",
+        "balancer": {"kind": "dwa" if name == "mmoe" else "fixed"},
         "epochs": epochs,
     }
 

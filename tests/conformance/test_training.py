@@ -57,6 +57,7 @@ def test_training_record(mmoe: Run, transformed: Transformed) -> None:
         "candidate",
         "architecture",
         "auxiliary",
+        "balancer",
         "parameters",
         "train_seconds",
         "examples_per_second",
@@ -71,6 +72,9 @@ def test_training_record(mmoe: Run, transformed: Transformed) -> None:
     outputs = transformed.ranking.all_outputs
     for epoch in record["epochs"]:
         assert set(epoch["train_loss"]) == {*transformed.ranking.tasks, "total"}
+        assert epoch["task_weights"] == {
+            name: pytest.approx(task.weight) for name, task in transformed.ranking.tasks.items()
+        }
         assert set(epoch["validation"]) == {o.name for o in outputs}
         for output in outputs:
             assert set(epoch["validation"][output.name]) == set(output.metrics)
@@ -255,11 +259,74 @@ def test_seed_and_options_change_the_weights(transformed: Transformed, tmp_path:
     base = train(transformed, tmp_path / "base", epochs=1)
     assert_identical(base, train(transformed, tmp_path / "again", epochs=1))
     for i, option in enumerate(
-        [{"seed": 1}, {"embedding_l2": 1.0}, {"embedding_learning_rate": 0.5}]
+        [
+            {"seed": 1},
+            {"embedding_l2": 1.0},
+            {"embedding_learning_rate": 0.5},
+            {"optimizers": {"task_learning_rates": {"click": 0.1}}},
+        ]
     ):
         other = train(transformed, tmp_path / str(i), epochs=1, **option)
         with pytest.raises(AssertionError):
             assert_identical(base, other)
+
+
+def test_tuned_weights_are_searched_once_and_then_fixed(
+    transformed: Transformed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {
+        "epochs": 2,
+        "balancer": {"kind": "tuned", "trials": 3, "epochs": 1, "spread": 10.0},
+    }
+
+    def dying_export(*args: Any, **kwargs: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("models.trainer.export_model", dying_export)
+        with pytest.raises(Killed):
+            train(transformed, tmp_path, **options)
+    trained: list[int] = []
+    epoch = TrainingLoop._one_epoch
+
+    def counted(self: TrainingLoop) -> None:
+        trained.append(1)
+        epoch(self)
+
+    monkeypatch.setattr(TrainingLoop, "_one_epoch", counted)
+    run = train(transformed, tmp_path, **options)
+    assert trained == []
+    record = run.training["balancer"]
+    assert record["kind"] == "tuned" and len(record["trials"]) == 3
+    best = max(record["trials"], key=lambda trial: trial["objective"])
+    for epoch_record in run.training["epochs"]:
+        assert epoch_record["task_weights"] == {
+            task: pytest.approx(weight, rel=1e-6) for task, weight in best["weights"].items()
+        }
+    weights = {"kind": "fixed", "weights": best["weights"]}
+    assert_identical(run, train(transformed, tmp_path / "fixed", epochs=2, balancer=weights))
+
+
+def test_a_killed_balanced_training_ends_with_the_same_weights(
+    transformed: Transformed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"epochs": 4, "patience": 4, "balancer": {"kind": "dwa"}}
+    whole = train(transformed, tmp_path / "whole", **options)
+    measure, calls = Validation.measure, []
+
+    def dying(self: Validation) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Killed
+        return measure(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validation, "measure", dying)
+        with pytest.raises(Killed):
+            train(transformed, tmp_path / "killed", **options)
+    resumed = train(transformed, tmp_path / "killed", **options)
+    assert_identical(whole, resumed)
+    assert resumed.training["epochs"] == whole.training["epochs"]
 
 
 def test_a_task_without_any_positive_trains(

@@ -70,6 +70,15 @@ def test_examples_are_valid(name: str) -> None:
         ("slices: [device, user_segment]", "slices: [devic]", "evaluation.slices.0", "'device'?"),
         ("click.auc: 1.0", "click.acu: 1.0", "objective.click.acu", "click.auc"),
         (
+            "training: {", "training: {optimizers: {task_learning_rates: {clik: 0.1}}, ",
+            "training.optimizers.task_learning_rates.clik", "'click'?",
+        ),
+        (
+            "mmoe: {model: {architecture: mmoe}}",
+            "mmoe: {model: {architecture: mmoe}, balancer: {kind: fixed, weights: {convers: 1.0}}}",
+            "candidates.mmoe.balancer.weights.convers", "'conversion'?",
+        ),
+        (
             "role: [target, mask]", "role: [target, feature]",
             "columns.clicked.role", "cannot be a feature",
         ),

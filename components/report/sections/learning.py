@@ -51,6 +51,15 @@ def section(inputs: ReportInputs) -> Section:
             Heading("Validation"),
             Figures(_figures(_validation(inputs), best, colors)),
         ]
+        weights = [
+            (f"{task}: weight of the loss", "", _weights(inputs, task))
+            for task in sorted(inputs.ranking.tasks)
+        ]
+        if any(len({w for _, w in points}) > 1 for *_, c in weights for points in c.values()):
+            blocks += [
+                Heading("Task weights"),
+                Figures(_figures(weights, best, colors)),
+            ]
     return Section(
         anchor="learning",
         title="Learning curves",
@@ -61,14 +70,15 @@ def section(inputs: ReportInputs) -> Section:
 
 
 def _table(inputs: ReportInputs) -> Table:
-    headers = ["Model", "Architecture", "Auxiliary tasks", "Parameters", "Epochs", "Best epoch"]
-    headers += ["Training time", "Examples per second"]
+    headers = ["Model", "Architecture", "Balancer", "Auxiliary tasks", "Parameters", "Epochs"]
+    headers += ["Best epoch", "Training time", "Examples per second"]
     rows = []
     for name, training in inputs.training.items():
         auxiliary = training.get("auxiliary")
         cells = (
             Cell(name),
             Cell(str(training.get("architecture") or f.ABSENT)),
+            Cell(str((training.get("balancer") or {}).get("kind") or f.ABSENT)),
             Cell(f.ABSENT if auxiliary is None else "on" if auxiliary else "off"),
             Cell(f.count(training.get("parameters"))),
             Cell(f.count(len(training.get("epochs") or ()))),
@@ -77,7 +87,7 @@ def _table(inputs: ReportInputs) -> Table:
             Cell(f.count(training.get("examples_per_second"))),
         )
         rows.append(Row(cells, mark="champion" if name == inputs.champion else ""))
-    return Table("Training", tuple(Cell(h) for h in headers), tuple(rows), num_text=3)
+    return Table("Training", tuple(Cell(h) for h in headers), tuple(rows), num_text=4)
 
 
 def _epochs(training: Json) -> list[tuple[int, Json]]:
@@ -90,6 +100,18 @@ def _loss(inputs: ReportInputs, key: str) -> Curves:
             (epoch, record["train_loss"][key])
             for epoch, record in _epochs(training)
             if (record.get("train_loss") or {}).get(key) is not None
+        ]
+        for name, training in inputs.training.items()
+    }
+
+
+def _weights(inputs: ReportInputs, task: str) -> Curves:
+    """What the balancers made of the weight of a task."""
+    return {
+        name: [
+            (epoch, record["task_weights"][task])
+            for epoch, record in _epochs(training)
+            if (record.get("task_weights") or {}).get(task) is not None
         ]
         for name, training in inputs.training.items()
     }

@@ -1,0 +1,1 @@
+"""How tasks are weighed against each other while training."""
