@@ -16,6 +16,8 @@ from models.losses.registry import build_loss
 from models.ranking_model import RankingModel, trained_tasks
 from models.rows import Rows, read_rows
 from models.spec.balancer import Fixed, TunedScalarization
+from models.spec.ranking import RankingSpec
+from models.spec.training import Candidate, Training
 from models.trainer_settings import TrainerSettings
 from models.training_loop import Progress, TrainingLoop
 from models.validation import Validation
@@ -47,7 +49,9 @@ def run_fn(fn_args: Any) -> None:
     run_dir = Path(fn_args.model_run_dir)
 
     def prepared(settings: TrainerSettings, log_dir: Path) -> tuple[RankingModel, TrainingLoop]:
-        model = _build_model(settings, transform, train)
+        model = build_model(
+            settings.ranking, settings.training, settings.candidate, transform, train
+        )
         return model, TrainingLoop(
             model,
             train,
@@ -116,13 +120,24 @@ def _weight_search(settings: TrainerSettings, declared: TunedScalarization) -> W
     )
 
 
-def _build_model(
-    settings: TrainerSettings, transform: tft.TFTransformOutput, train: Rows
+def build_model(
+    ranking: RankingSpec,
+    training: Training,
+    candidate: Candidate,
+    transform: tft.TFTransformOutput,
+    train: Rows,
 ) -> RankingModel:
-    """Builds the model for the train labels, with all its variables."""
-    ranking = settings.ranking
+    """Builds a model for the train labels, with all its variables.
+
+    Args:
+        ranking: Features and tasks.
+        training: Settings shared by the candidates.
+        candidate: The candidate.
+        transform: Gives the sizes of vocabularies.
+        train: Train rows, with label and weight of every trained task.
+    """
     losses, biases = {}, {}
-    for task in trained_tasks(ranking, settings.candidate):
+    for task in trained_tasks(ranking, candidate):
         # Heads of conditioned tasks learn the conditional.
         output = ranking.outputs_of(task)[-1]
         labels, weights = train.column(output.label_key), train.column(output.weight_key)
@@ -131,8 +146,8 @@ def _build_model(
     tables = FeatureLayout.of(ranking).tables
     model = RankingModel(
         ranking,
-        settings.training,
-        settings.candidate,
+        training,
+        candidate,
         {name: t.num_rows(transform.vocabulary_size_by_name) for name, t in tables.items()},
         losses,
         biases,

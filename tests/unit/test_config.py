@@ -30,7 +30,7 @@ def _error(tmp_path: Path, text: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["simulated", "kuairand", "ebnerd"])
+@pytest.mark.parametrize("name", ["simulated", "kuairand", "ebnerd", "census"])
 def test_examples_are_valid(name: str) -> None:
     config = load_config(ROOT / "examples" / name / "config.yaml")
     assert config.name == name
