@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 
 # TensorFlow Recommenders and TFX need Keras 2; it is chosen when TensorFlow is first imported.
@@ -34,6 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         return 1
+    except Exception as error:
+        print(f"polyrank: {_unexpected(error)}", file=sys.stderr)
+        return 1
+
+
+def _unexpected(error: Exception) -> str:
+    """Keeps the traceback of a fault of this program, and says in one line where it is."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="polyrank-", suffix=".traceback", delete=False, encoding="utf-8"
+    ) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return (
+        f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}; "
+        f"remedy: report this with the traceback in {file.name}"
+    )
 
 
 if __name__ == "__main__":

@@ -186,5 +186,7 @@ def _missing_as_nan(values: tf.Tensor) -> tf.Tensor:
 
 
 def _standardized(values: tf.Tensor, *, elementwise: bool) -> tf.Tensor:
+    # NaN is missing to TFT. Until a column has its first value (an age in the first batches of a
+    # log, say) TFT divides 0 by 0 for it, warns, and puts the count right with the next batch.
     scores = tft.scale_to_z_score(values, elementwise=elementwise)
     return tf.clip_by_value(scores, -MAX_STANDARD_DEVIATIONS, MAX_STANDARD_DEVIATIONS)

@@ -213,9 +213,10 @@ def _status(options: argparse.Namespace) -> int:
 
     for summary in Workdir.open(options.workdir).summaries():
         pushed = summary["pushed"]
+        first, last = summary["window"]["test"] or ("unknown", "unknown")
         print(
-            f"{summary['run_id']}  {summary['state']:<9}  test {summary['window']['test'][0][:10]} "
-            f"to {summary['window']['test'][1][:10]}  champion {summary['champion'] or 'none'}  "
+            f"{summary['run_id']}  {summary['state']:<9}  test {first[:10]} to {last[:10]}  "
+            f"champion {summary['champion'] or 'none'}  "
             + (f"pushed {pushed['model']} {pushed['version']}" if pushed else "not pushed")
         )
     return 0

@@ -70,15 +70,16 @@ class DataChecks(Strict):
 class ServingCheckConfig(Strict):
     """The check of the exported model behind a real server."""
 
-    num_rows: Annotated[int, Field(ge=1)] = Field(
-        default=1000, description="Test rows sent to the server and compared."
+    num_rows: Annotated[int, Field(ge=1000)] = Field(
+        default=1000,
+        description="Test rows sent to the server and compared; all of them where there are fewer.",
     )
 
 
 class Push(Strict):
     """Where a blessed champion goes."""
 
-    model_name: str | None = Field(
+    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = Field(
         default=None, description="Name in serving; the pipeline's name if absent."
     )
 

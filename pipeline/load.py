@@ -9,10 +9,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from models.spec.errors import ConfigError, nearest
 from models.spec.problem import SpecProblems
+from models.spec.strict import WRITTEN
 from pipeline.config import Config
 
 _MAX_REPORTED = 20
@@ -39,7 +40,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     overridden = _apply_overrides(document, overrides)
     _absolute_root(document, path, overridden)
     try:
-        return Config.model_validate(_plain(document))
+        return Config.model_validate(_plain(document), context=WRITTEN)
     except ValidationError as error:
         faults = list(_faults(error, document, path, overridden))
         shown = faults[:_MAX_REPORTED]
@@ -67,6 +68,8 @@ def _read_yaml(path: Path) -> Any:
         mark = error.problem_mark
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line}: not valid YAML: {error.problem}") from error
+    except YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {_first_line(error)}") from error
     if not isinstance(document, dict):
         raise ConfigError(
             f"{path}: not a configuration",
@@ -75,6 +78,10 @@ def _read_yaml(path: Path) -> Any:
             remedy="start from examples/simulated/config.yaml",
         )
     return document
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]
 
 
 def _apply_overrides(document: Any, overrides: Sequence[str]) -> set[tuple[str, ...]]:
@@ -94,7 +101,14 @@ def _apply_overrides(document: Any, overrides: Sequence[str]) -> set[tuple[str, 
                     f"--set {key}", constraint=f"a mapping at {part!r}", received=repr(child)
                 )
             node = child
-        node[parts[-1]] = YAML(typ="safe").load(value)
+        try:
+            node[parts[-1]] = YAML(typ="safe").load(value)
+        except YAMLError as error:
+            raise ConfigError(
+                f"--set {key}: the value is not valid YAML",
+                received=repr(value),
+                remedy="close its brackets and quotes",
+            ) from error
         applied.add(tuple(parts))
     return applied
 
@@ -211,7 +225,9 @@ def _located(
 ) -> str:
     line = _line_of(document, location)
     keys = ".".join(str(part) for part in location)
-    if any(tuple(map(str, location[: len(o)])) == o for o in overridden):
+    texts = tuple(map(str, location))
+    # An override may also have made the unknown key that the fault is about.
+    if any(texts[: len(o)] == o[: len(texts)] for o in overridden):
         return f"--set {keys}: {message}"
     return f"{path}:{line}: {keys}: {message}"
 

@@ -10,6 +10,7 @@ from typing import Any
 from components.log_example_gen.fingerprint import fingerprint_logs
 from components.log_example_gen.spec import DatasetSpec, Window
 from components.log_example_gen.window import resolve_window
+from models.spec.errors import PolyrankError
 from pipeline.code_hash import code_hash, lock_hash, value_hash
 from pipeline.config import Config
 from pipeline.workdir import Workdir
@@ -69,6 +70,26 @@ class RunPlan:
             "data_hash": self.fingerprint,
             "window": self.window.model_dump(),
         }
+
+
+@dataclass(frozen=True)
+class UnplannedRun:
+    """A run whose logs could not even be dated: enough to say so in a summary and a report.
+
+    Attributes:
+        config: The configuration.
+        workdir: Where the summary goes.
+        run_id: Deterministic id: the same fault in the same logs has the same one.
+    """
+
+    config: Config
+    workdir: Workdir
+    run_id: str
+    window: None = None
+    baseline: None = None
+
+
+AnyRun = RunPlan | UnplannedRun
 
 
 def config_hash(config: Config) -> str:
@@ -134,16 +155,33 @@ def make_plan(config: Config, workdir: Workdir, date: str | None) -> RunPlan:
     )
 
 
+def unplanned(
+    config: Config, workdir: Workdir, date: str | None, fault: PolyrankError
+) -> UnplannedRun:
+    """Names a run that `make_plan` could not plan.
+
+    Args:
+        config: The configuration.
+        workdir: Where the summary goes.
+        date: As for `make_plan`.
+        fault: What it raised.
+    """
+    identity = {"config": config_hash(config), "date": date, "fault": str(fault)}
+    return UnplannedRun(config, workdir, f"{config.name}-{value_hash(identity)}")
+
+
 def _find_baseline(config: Config, workdir: Workdir, window: Window) -> Baseline | None:
     """Finds the newest window strictly before this one whose model was pushed."""
-    newest: tuple[int, dict[str, Any]] | None = None
-    for path in sorted((workdir.root / "runs").glob(f"*/{PLAN_FILE}")):
-        record = json.loads(path.read_text())
-        if record["model_name"] != config.model_name or record["test_end"] >= window.test_end:
-            continue
-        if newest is None or record["test_end"] > newest[0]:
-            newest = (record["test_end"], record)
-    if newest is None:
+    records = [
+        json.loads(path.read_text()) for path in (workdir.root / "runs").glob(f"*/{PLAN_FILE}")
+    ]
+    earlier = [
+        record
+        for record in records
+        if record["model_name"] == config.model_name and record["test_end"] < window.test_end
+    ]
+    if not earlier:
         return None
-    record = newest[1]
+    # Of several pushes for one window the last one counts: versions increase strictly.
+    record = max(earlier, key=lambda record: (record["test_end"], record.get("version", 0)))
     return Baseline(record["run_id"], record["model_uri"], record["statistics_uri"])

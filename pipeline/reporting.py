@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from components.report.render import ReportInputs, render_report
-from pipeline.plan import RunPlan
+from pipeline.plan import AnyRun
 from pipeline.runners.local import NodeResult
 from pipeline.summary import read_accounts, read_training, verdicts
 
 
-def write_report(plan: RunPlan, results: dict[str, NodeResult], summary: dict[str, Any]) -> Path:
+def write_report(plan: AnyRun, results: dict[str, NodeResult], summary: dict[str, Any]) -> Path:
     """Renders `reports/<run_id>/index.html`.
 
     Args:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from models.spec.errors import ConfigError, PolyrankError, Refused
+from models.spec.errors import ConfigError, DataError, PolyrankError, Refused
 from pipeline.config import Config
-from pipeline.plan import PLAN_FILE, RunPlan, make_plan
+from pipeline.plan import PLAN_FILE, AnyRun, RunPlan, make_plan, unplanned
 from pipeline.workdir import Workdir, write_atomically
+
+_STDERR = 2
 
 
 def run(
@@ -39,10 +43,14 @@ def run(
         before (nothing was done).
 
     Raises:
-        ConfigError: Another run holds the work directory.
-        DataError: The logs cannot be used as declared.
+        ConfigError: Another run holds the work directory, or `date` is not a date.
     """
-    plan = make_plan(config, workdir, date)
+    try:
+        plan = make_plan(config, workdir, date)
+    except DataError as fault:
+        attempt = unplanned(config, workdir, date, fault)
+        with _log_file(workdir.run(attempt.run_id)):
+            return _report_fault(attempt, fault), False
     on_plan(plan)
     finished = workdir.read_summary(plan.run_id)
     if finished is not None and finished["state"] != "failed":
@@ -81,7 +89,16 @@ def _execute(plan: RunPlan, on_change: Callable[[Any], None]) -> dict[str, Any]:
     return summary
 
 
-def _finish(plan: RunPlan, results: dict[str, Any], summary: dict[str, Any]) -> None:
+def _report_fault(attempt: AnyRun, fault: DataError) -> dict[str, Any]:
+    """Writes the summary and the report of logs that no pipeline can be planned on."""
+    from pipeline.summary import build_summary
+
+    summary = build_summary(attempt, {}, "failed", str(fault)) | {"exit_code": fault.exit_code}
+    _finish(attempt, {}, summary)
+    return summary
+
+
+def _finish(plan: AnyRun, results: dict[str, Any], summary: dict[str, Any]) -> None:
     """Writes what a run leaves outside the DAG; the summary last, as the mark of completion."""
     from pipeline.reporting import write_report
     from pipeline.sample_request import write_sample_request
@@ -89,7 +106,7 @@ def _finish(plan: RunPlan, results: dict[str, Any], summary: dict[str, Any]) -> 
     folder = plan.workdir.run(plan.run_id)
     _keep_outputs(folder, results)
     write_report(plan, results, summary)
-    if summary["state"] == "succeeded":
+    if isinstance(plan, RunPlan) and summary["state"] == "succeeded":
         examples = results["LogExampleGen"].outputs["examples"][0]
         write_sample_request(
             Path(examples, "Split-test"), plan.config.ranking, folder / "request.json"
@@ -98,6 +115,7 @@ def _finish(plan: RunPlan, results: dict[str, Any], summary: dict[str, Any]) -> 
             "run_id": plan.run_id,
             "model_name": plan.config.model_name,
             "test_end": plan.window.test_end,
+            "version": summary["pushed"]["version"],
             "model_uri": results[f"Trainer.{summary['champion']}"].outputs["model"][0],
             "statistics_uri": results["StatisticsGen"].outputs["statistics"][0],
         }
@@ -141,17 +159,51 @@ def _only_run(workdir: Workdir) -> Iterator[None]:
 
 @contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
-    """Sends the frameworks' chatter to the run's log file instead of the terminal."""
+    """Sends what the frameworks say to the run's log file; the terminal keeps the progress.
+
+    Log records and Python's warnings go there, and so does what native code and child processes
+    write to the standard error of the process, which Python cannot filter.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    path = folder / "run.log"
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     previous, level = root.handlers[:], root.level
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
     try:
-        yield
+        with _native_output(path):
+            yield
     finally:
+        logging.captureWarnings(False)
         root.handlers[:] = previous
         root.setLevel(level)
         handler.close()
+
+
+@contextmanager
+def _native_output(path: Path) -> Iterator[None]:
+    """Appends to a file what is written to file descriptor 2; `sys.stderr` stays where it was."""
+    before = sys.stderr
+    before.flush()
+    terminal = os.dup(_STDERR)
+    with path.open("ab") as log, os.fdopen(terminal, "w", buffering=1) as stderr:
+        os.dup2(log.fileno(), _STDERR)
+        if _is_native(before):
+            sys.stderr = stderr
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            stderr.flush()
+            os.dup2(terminal, _STDERR)
+
+
+def _is_native(stream: TextIO) -> bool:
+    """Whether a stream writes to file descriptor 2; others (a captured one) stay in place."""
+    try:
+        return stream.fileno() == _STDERR
+    except (OSError, ValueError):
+        return False

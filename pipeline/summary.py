@@ -10,6 +10,7 @@ from typing import Any
 
 from components.champion.executor import FILE_NAME as CHAMPION_FILE
 from components.champion.executor import METRIC_GATE_FAILED
+from components.log_example_gen.spec import Window
 from components.model_pusher.executor import FILE_NAME as PUSHED_FILE
 from components.scorer.executor import FILE_NAME as PREDICTIONS_FILE
 from components.verdict import Verdict, read_verdict
@@ -18,7 +19,7 @@ from models.spec.task import Output
 from pipeline.evaluation import OVERALL, GateRow, gate_rows, read_changes, read_metrics
 from pipeline.oracle import measure_oracle
 from pipeline.outputs import eval_outputs
-from pipeline.plan import RunPlan, config_hash
+from pipeline.plan import AnyRun, config_hash
 from pipeline.runners.local import NodeResult
 
 SCHEMA_VERSION = 1
@@ -26,7 +27,7 @@ _DONE = ("complete", "cached")
 
 
 def build_summary(
-    plan: RunPlan, results: dict[str, NodeResult], state: str, error: str | None
+    plan: AnyRun, results: dict[str, NodeResult], state: str, error: str | None
 ) -> dict[str, Any]:
     """Collects the run's figures; parts whose node did not finish are empty.
 
@@ -41,7 +42,6 @@ def build_summary(
     """
     accounts = read_accounts(results)
     champion = _json(results, "Champion", "champion", CHAMPION_FILE)
-    window = plan.window
     summary = {
         "schema_version": SCHEMA_VERSION,
         "run_id": plan.run_id,
@@ -49,13 +49,7 @@ def build_summary(
         "config_hash": config_hash(plan.config),
         "state": state,
         "error": error,
-        "window": {
-            "train": _interval(window.train_start, window.validation_start),
-            "validation": _interval(window.validation_start, window.test_start),
-            "test": _interval(window.test_start, window.test_end),
-            "train_cutoff": _timestamp(window.train_cutoff),
-            "cutoff": _timestamp(window.cutoff),
-        },
+        "window": _window(plan.window),
         "rows": accounts.get("rows", {}),
         "examples": accounts.get("examples", {}),
         "components": [
@@ -106,7 +100,7 @@ def verdicts(results: dict[str, NodeResult]) -> list[Verdict]:
     return found
 
 
-def read_oracle(plan: RunPlan, results: dict[str, NodeResult]) -> dict[str, Any] | None:
+def read_oracle(plan: AnyRun, results: dict[str, NodeResult]) -> dict[str, Any] | None:
     """Returns the simulator's truth on the test rows, or None for logs without one."""
     for name in plan.config.candidates:
         scorer = results.get(f"Scorer.{name}")
@@ -117,7 +111,7 @@ def read_oracle(plan: RunPlan, results: dict[str, NodeResult]) -> dict[str, Any]
 
 
 def _candidate(
-    plan: RunPlan, results: dict[str, NodeResult], name: str, champion: dict[str, Any]
+    plan: AnyRun, results: dict[str, NodeResult], name: str, champion: dict[str, Any]
 ) -> dict[str, Any] | None:
     training = read_training(results, name, "training.json")
     if not training:
@@ -229,6 +223,18 @@ def _json(results: dict[str, NodeResult], node: str, key: str, file: str) -> dic
         if path.exists():
             return dict(json.loads(path.read_text()))
     return {}
+
+
+def _window(window: Window | None) -> dict[str, Any]:
+    if window is None:
+        return dict.fromkeys(("train", "validation", "test", "train_cutoff", "cutoff"))
+    return {
+        "train": _interval(window.train_start, window.validation_start),
+        "validation": _interval(window.validation_start, window.test_start),
+        "test": _interval(window.test_start, window.test_end),
+        "train_cutoff": _timestamp(window.train_cutoff),
+        "cutoff": _timestamp(window.cutoff),
+    }
 
 
 def _interval(first_ms: int, end_ms: int) -> list[str]:

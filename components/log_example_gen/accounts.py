@@ -87,8 +87,9 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
 
     Returns:
         The contents of ``accounts.json``: `window`, `rows` by stream (read = used + duplicates +
-        dead), `examples` (exploded = duplicates + dead + train + validation + test + outside) and
-        `labels` by output, day and split.
+        dead; counted after exploding), `examples` (exploded = the impressions without exact
+        duplicates = dead + train + validation + test + outside) and `labels` by output, day and
+        split.
 
     Raises:
         PolyrankError: The sums do not hold: a fault of this package.
@@ -109,8 +110,7 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
         "window": _window(plan.window),
         "rows": rows,
         "examples": {
-            "exploded": impressions["read"],
-            "duplicates": impressions["duplicates"],
+            "exploded": impressions["read"] - impressions["duplicates"],
             "dead": impressions["dead"],
             **splits,
         },

@@ -40,7 +40,7 @@ def read_csv(file: LogFile, wanted: tuple[str, ...], delimiter: str) -> RawRows:
         delimiter: Field separator, one character.
 
     Raises:
-        DataError: There is no header, or a name occurs twice in it.
+        DataError: There is no readable header, or a name occurs twice in it.
     """
     lines = split_lines(read_bytes(file))
     present = _header(file, lines, delimiter)
@@ -75,7 +75,15 @@ def read_csv(file: LogFile, wanted: tuple[str, ...], delimiter: str) -> RawRows:
 
 def _header(file: LogFile, lines: pa.Array, delimiter: str) -> tuple[str, ...]:
     line = lines[0].as_py().decode("utf-8", "replace").rstrip("\r\n") if len(lines) else ""
-    names = tuple(next(csv.reader([line], delimiter=delimiter), []))
+    try:
+        names = tuple(next(csv.reader([line], delimiter=delimiter), []))
+    except csv.Error as error:
+        raise DataError(
+            f"file {file.name!r} has no readable header",
+            constraint="the column names in its first line",
+            received=f"{line[:40]!r} ({error})",
+            remedy="write the header, or take the file out of the folder: it may not be CSV",
+        ) from error
     if not names:
         raise DataError(
             f"file {file.name!r} has no header",

@@ -13,6 +13,7 @@ Reason = Literal[
     "oversized",
     "bad_timestamp",
     "empty",
+    "repeated",
     "conflicting_key",
     "orphan",
     "before_impression",
@@ -23,7 +24,8 @@ Reason = Literal[
 
 malformed: a null key, text where a number belongs, invalid UTF-8, lists of unequal length, a line
 that does not parse. oversized: a string over `max_string_bytes`. bad_timestamp: no time, or one
-outside `min_time` and `max_time`. empty: a row to explode whose lists have no element.
+outside `min_time` and `max_time`. empty: a row to explode whose lists have no element. repeated: a
+candidate that its slate holds already, equal in every column; the first one is kept.
 conflicting_key: an impression with the key of another one but other contents. orphan: an event
 whose keys no impression has. before_impression: an event before the first impression with its
 keys. late: an event after every attribution window of its stream. after_cutoff: an event at or

@@ -16,6 +16,7 @@ from components.log_example_gen.row_source import RowSource
 from components.log_example_gen.source_files import LogFile
 from components.log_example_gen.values import convert, parse_lists, time_ms
 from models.spec.errors import DataError, nearest
+from models.spec.ranking import IMPRESSIONS
 
 _UNDECODABLE = "row__undecodable"
 
@@ -128,8 +129,17 @@ def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:
     for why, part in [(reason.filter(is_dead), frame.filter(is_dead)), *refused]:
         part = part.with_columns(number)
         dead.append(dead_letters(part, why, stream_name=wanted.stream_name, shown=shown))
-    letters = pl.concat(dead)
     kept = rows.filter(~is_dead)
+    if wanted.source.explode and wanted.stream_name == IMPRESSIONS:
+        # Two equal elements of one slate are a fault of the slate. Equal rows of different slates
+        # are duplicates, and so are equal events of a history: these are dropped where they meet.
+        lists = [frame[name].alias(f"list__{name}") for name in wanted.source.explode]
+        alive = rows.with_columns(lists).filter(~is_dead)
+        is_new = alive.select(pl.struct(pl.all()).is_first_distinct()).to_series()
+        again = frame.filter(~is_dead).filter(~is_new)
+        dead.append(dead_letters(again, "repeated", stream_name=wanted.stream_name, shown=shown))
+        kept = kept.filter(is_new)
+    letters = pl.concat(dead)
     return FileRows(kept, letters, len(kept) + len(letters), raw.absent, raw.present)
 
 

@@ -86,8 +86,9 @@ class GroupNdcg(_GroupMean):
     DCG = sum over rows of gain / log2(1 + position), the gain being the label itself, the position
     that of the row in its group by falling prediction. Rows with equal predictions share the mean
     of their positions' discounts, which is the expected DCG under random tie-breaking. A group
-    weighs as much as its rows do on average (1 where unweighted). Groups in which no label is
-    above 0 have no best order; they are skipped and counted. NaN where a label is negative.
+    weighs as much as its rows do on average (1 where unweighted). Groups of a single row have
+    nothing to order, and those in which no label is above 0 have no best order: both are skipped
+    and counted. NaN where a label is negative.
     K. Järvelin, J. Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002.
     """
 
@@ -106,7 +107,7 @@ class GroupNdcg(_GroupMean):
             rows,
             ratio(gained, best),
             np.bincount(rows.group, rows.weight) / num_rows,
-            best != 0,
+            (best != 0) & (num_rows > 1),
         )
 
 

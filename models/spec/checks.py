@@ -297,6 +297,8 @@ def _loss_and_metric_problems(path: tuple[str, str], task: Task) -> Iterator[Pro
             yield Problem((*gate_path, "max_drop"), "only for metrics where higher is better")
         if gate.max_increase is not None and higher is not False:
             yield Problem((*gate_path, "max_increase"), "only for metrics where lower is better")
+        if gate.min is not None and gate.max is not None and gate.min > gate.max:
+            yield Problem(gate_path, f"no value passes: min {gate.min:g} is above max {gate.max:g}")
         if not gate.model_fields_set:
             yield Problem(gate_path, "an empty gate; give min, max, max_drop or max_increase")
 

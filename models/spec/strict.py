@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class Strict(BaseModel):
-    """Frozen, refuses unknown keys and values of the wrong type."""
+    """Frozen, refuses unknown keys, values of the wrong type and numbers that are not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False
+    )
 
 
-def parse_duration_ms(value: Any) -> Any:
+WRITTEN = {"written": True}
+"""Validation context of values that a person wrote, not those of a dumped configuration."""
+
+
+def parse_duration_ms(value: Any, info: ValidationInfo) -> Any:
     """Turns ``'90s'``, ``'30m'``, ``'24h'`` or ``'7d'`` into milliseconds.
 
     Args:
-        value: The text; integers pass through as milliseconds (so that a dumped config loads).
+        value: The text; integers pass through as milliseconds, so that a dumped config loads.
+        info: Tells whether a person wrote the value: then only 0 may lack a unit.
 
     Raises:
-        ValueError: The text is not a number with a unit.
+        ValueError: The value is not a number with a unit.
     """
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if is_number and value != 0 and info.context == WRITTEN:
+        value = str(value)
     if isinstance(value, str):
         match = _DURATION.match(value)
         if match is None:
@@ -41,7 +51,7 @@ DurationMs = Annotated[
     int,
     BeforeValidator(
         parse_duration_ms,
-        json_schema_input_type=Annotated[str, Field(pattern=_DURATION.pattern)] | int,
+        json_schema_input_type=Annotated[str, Field(pattern=_DURATION.pattern)] | Literal[0],
     ),
     Field(ge=0),
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
+from components.log_example_gen.spec import Window
 from models.spec.errors import PolyrankError
 from pipeline.load import load_config
-from pipeline.run import run
-from pipeline.workdir import Workdir
+from pipeline.plan import _find_baseline
+from pipeline.run import _log_file, run
+from pipeline.workdir import Workdir, write_atomically
 from simulator.simulate import SimulationConfig, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,9 +97,10 @@ def test_no_row_is_lost(pushed: dict[str, Any]) -> None:
         assert rows["read"] > 0
     counts = pushed["examples"]
     splits = counts["train"] + counts["validation"] + counts["test"]
-    assert counts["exploded"] == (
-        splits + counts["outside"] + counts["duplicates"] + sum(counts["dead"].values())
-    )
+    assert counts["exploded"] == (splits + counts["outside"] + sum(counts["dead"].values()))
+    impressions = pushed["rows"]["impressions"]
+    assert counts["exploded"] == impressions["read"] - impressions["duplicates"]
+    assert set(counts) == {"exploded", "dead", "train", "validation", "test", "outside"}
     assert splits > 15_000
 
 
@@ -266,6 +271,55 @@ def test_a_killed_run_ends_in_the_same_state(
                 again = candidate["metrics"][output][metric]["value"]
                 # Sums of float32 depend on how many threads they are split over.
                 assert again == pytest.approx(value["value"], rel=1e-4), (name, output, metric)
+
+
+def test_logs_that_cannot_be_read_leave_a_summary_and_a_report(logs: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "logs"
+    shutil.copytree(logs, copy)
+    victim = sorted(copy.glob("impressions/*/*.parquet"))[3]
+    victim.write_bytes(victim.read_bytes()[:1000])
+    own = Workdir.open(tmp_path / "work", create=True)
+    summary, finished = _run(own, copy)
+    assert not finished
+    assert (summary["state"], summary["exit_code"], summary["pushed"]) == ("failed", 2, None)
+    assert victim.name in summary["error"] and "remedy" in summary["error"]
+    assert own.read_summary(summary["run_id"]) == summary
+    assert victim.name in own.report(summary["run_id"]).read_text()
+    # The same fault is the same run; once mended, it is another one.
+    assert _run(own, copy)[0]["run_id"] == summary["run_id"]
+
+
+def test_the_terminal_is_spared_what_native_code_says(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with _log_file(tmp_path):
+        os.write(2, b"native noise\n")
+        warnings.warn("odd division", RuntimeWarning, stacklevel=1)
+        logging.getLogger("absl").warning("a record")
+        print("for people", file=sys.stderr)
+    print("after", file=sys.stderr)
+    assert capfd.readouterr().err == "for people\nafter\n"
+    log = (tmp_path / "run.log").read_text()
+    assert all(text in log for text in ("native noise", "odd division", "a record"))
+
+
+def test_the_baseline_is_the_last_push_of_the_newest_earlier_window(tmp_path: Path) -> None:
+    config = load_config(CONFIG)
+    workdir = Workdir.open(tmp_path)
+    pushes = [("a", 100, 1), ("z", 200, 3), ("b", 200, 4), ("c", 300, 2), ("d", 200, 2)]
+    for run_id, test_end, version in pushes:
+        record = {
+            "run_id": run_id, "model_name": config.model_name, "test_end": test_end,
+            "version": version, "model_uri": "m", "statistics_uri": "s",
+        }  # fmt: skip
+        write_atomically(workdir.run(run_id) / "plan.json", json.dumps(record))
+
+    def baseline(test_end: int) -> str | None:
+        times = dict.fromkeys(Window.model_fields, 0) | {"test_end": test_end}
+        found = _find_baseline(config, workdir, Window(**times))
+        return found and found.run_id
+
+    assert [baseline(end) for end in (100, 101, 300, 301)] == [None, "a", "b", "c"]
 
 
 def test_a_second_run_at_once_is_refused(workdir: Workdir, logs: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,6 @@ def test_bad_input_exits_2_with_the_remedy(
     _fails(["validate", "--config", missing], capsys, 2, missing, "remedy")
     base = ["--config", str(CONFIG), "--set", f"logs.root={tmp_path}"]
     _fails(["validate", *base], capsys, 2, "impressions", "an empty folder", "logs.root")
-    run = ["run", *base, "--workdir", str(tmp_path.with_name("elsewhere")), "--quiet"]
-    _fails(run, capsys, 2, "impressions", "an empty folder")
     _fails(["status", "--workdir", missing], capsys, 2, "no work directory")
     _fails(["serve", "--workdir", str(tmp_path)], capsys, 2, "run a pipeline first")
     _fails(
@@ -83,6 +82,16 @@ def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     _fails(base, capsys, 2, victim.name, "clicks")
     victim.write_bytes(content)
     _fails([*base, "--set", "logs.impressions.time_unit=s"], capsys, 2, "time_unit")
+
+
+def test_a_fault_of_the_program_is_one_line_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("pipeline.workdir.Workdir.summaries", lambda self: 1 / 0)
+    _fails(["status", "--workdir", str(tmp_path)], capsys, 1, "ZeroDivisionError", "traceback in")
+    (kept,) = tmp_path.glob("*.traceback")
+    assert "Traceback" in kept.read_text() and "summaries" in kept.read_text()
 
 
 def test_a_request_file_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

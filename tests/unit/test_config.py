@@ -98,6 +98,18 @@ def test_examples_are_valid(name: str) -> None:
             "  late: {type: bool, availability: request, role: feature, expression: clicked}",
             "columns.late.availability", "cannot be known earlier",
         ),
+        # A number without a unit would be taken for milliseconds.
+        ("window: 1h}", "window: 1}", "columns.clicked.join.window", "'30m'"),
+        ("validation: 1d", "validation: 1", "splits.validation", "'30m'"),
+        ("auc: {min: 0.65,", "auc: {min: .nan,", "tasks.click.gates.auc.min", "finite"),
+        (
+            "calibration: {min: 0.8, max: 1.25}", "calibration: {min: 0.8, max: 0.7}",
+            "tasks.click.gates.calibration", "no value passes",
+        ),
+        (
+            "splits: {", "push: {model_name: ../elsewhere}\nsplits: {",
+            "push.model_name", "match pattern",
+        ),
     ],
 )  # fmt: skip
 def test_faults_name_file_line_and_remedy(
@@ -123,7 +135,12 @@ def _section_of(text: str, line: int) -> str:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [("name: [a", "not valid YAML"), ("- 1", "not a configuration"), ("{}", "is required")],
+    [
+        ("name: [a", "not valid YAML"),
+        ("name: a\x00", "not valid YAML"),
+        ("- 1", "not a configuration"),
+        ("{}", "is required"),
+    ],
 )
 def test_not_a_configuration(tmp_path: Path, content: str, expected: str) -> None:
     assert expected in _error(tmp_path, content)
@@ -142,6 +159,10 @@ def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.splits.test == 36 * 3_600_000
     with pytest.raises(ConfigError, match=r"--set training\.epoch"):
         load_config(SIMULATED, ["training.epoch=3"])
+    with pytest.raises(ConfigError, match=r"--set traning: unknown key.*'training'"):
+        load_config(SIMULATED, ["traning.epochs=3"])
+    with pytest.raises(ConfigError, match=r"--set training\.epochs: the value is not valid YAML"):
+        load_config(SIMULATED, ["training.epochs=[3"])
     with pytest.raises(ConfigError, match="key.path=value"):
         load_config(SIMULATED, ["training.epochs"])
 

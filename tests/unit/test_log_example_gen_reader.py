@@ -35,11 +35,12 @@ def read(
     limits: Limits | None = None,
     explode: tuple[str, ...] = (),
     source: dict[str, Any] | None = None,
+    stream_name: str = "clicks",
     **types: str,
 ) -> ReadResult:
     wanted = Source.model_validate({"path": path, "explode": list(explode)} | (source or {}))
     return read_source(
-        root, wanted, columns(**types), stream_name="clicks", required=required, limits=limits
+        root, wanted, columns(**types), stream_name=stream_name, required=required, limits=limits
     )
 
 
@@ -331,6 +332,24 @@ def test_slates_explode_to_rows(tmp_path: Path, file_format: str) -> None:
     ]
     assert result.num_read == 6
     check_sum(result)
+
+
+def test_a_candidate_repeated_in_one_slate_is_a_dead_letter(tmp_path: Path) -> None:
+    rows = [
+        {"request": "r", "timestamp": T, "items": ["a", "b", "a", "a"], "tags": ["x"]},
+        {"request": "r", "timestamp": T, "items": ["a"], "tags": ["x"]},
+        {"request": "s", "timestamp": T, "items": ["a", "b"], "tags": []},
+    ]
+    pl.DataFrame(rows).write_parquet(tmp_path / "a.parquet")
+    types = {"request": "string", "items": "string", "tags": "list[string]"}
+    slates = read(tmp_path, explode=("items",), stream_name="impressions", **types)
+    assert values(slates, "items") == ["a", "b", "a", "a", "b"]
+    assert dead(slates) == [(1, "repeated"), (1, "repeated")]
+    assert slates.num_read == 7
+    check_sum(slates)
+    # Equal events of a history are duplicates: dropped and counted where events meet.
+    history = read(tmp_path, explode=("items",), **types)
+    assert len(history.table) == 7 and not dead(history)
 
 
 def test_histories_explode_with_their_times(tmp_path: Path) -> None:

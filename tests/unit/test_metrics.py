@@ -85,10 +85,8 @@ def _ndcg(c: TaskColumns) -> float:
     values, weights = [], []
     for group in np.unique(c.group):
         rows = c.group == group
-        if c.label[rows].max() > 0:
-            one = rows.sum() == 1  # scikit-learn refuses a single document
-            value = 1.0 if one else sk.ndcg_score([c.label[rows]], [c.prediction[rows]])
-            values.append(value)
+        if c.label[rows].max() > 0 and rows.sum() > 1:
+            values.append(sk.ndcg_score([c.label[rows]], [c.prediction[rows]]))
             weights.append(c.weight[rows].mean())
     return float(np.average(values, weights=weights))
 
@@ -265,18 +263,19 @@ def test_certain_and_wrong_costs_a_finite_loss() -> None:
 
 def test_skipped_groups_are_counted() -> None:
     columns = TaskColumns(
-        label=np.array([0, 1, 0, 0, 1, 1.0]),
-        prediction=np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]),
-        weight=np.ones(6),
-        group=np.array([0, 0, 1, 1, 2, 2]),
-        cluster=np.arange(6),
+        label=np.array([0, 1, 0, 0, 1, 1, 1.0]),
+        prediction=np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]),
+        weight=np.ones(7),
+        # One group of each class alone, and one of a single row.
+        group=np.array([0, 0, 1, 1, 2, 2, 3]),
+        cluster=np.arange(7),
     )
     tallies = resample(["gauc", "ndcg"], columns, num_replicates=0, seed=0).tallies
     assert tallies == {
         "gauc_num_groups": 1,
-        "gauc_num_groups_skipped": 2,
+        "gauc_num_groups_skipped": 3,
         "ndcg_num_groups": 2,
-        "ndcg_num_groups_skipped": 1,
+        "ndcg_num_groups_skipped": 2,
     }
 
 

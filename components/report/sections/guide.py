@@ -20,7 +20,8 @@ _MEANINGS = {
     "rmse": "Root of the mean squared error; ruled by the largest errors.",
     "spearman": "Correlation of the ranks of prediction and outcome.",
     "xauc": "Share of row pairs that the model orders as their outcomes do.",
-    "ndcg": "How close the order inside each group comes to the best one, top positions first.",
+    "ndcg": "How close the order inside each group of two or more comes to the best one, top "
+    "positions first.",
 }
 
 

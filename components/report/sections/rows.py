@@ -32,8 +32,8 @@ def section(inputs: ReportInputs) -> Section:
     return Section(
         anchor="rows",
         title="Row accounts",
-        lead="Read = used + duplicates + dead, per stream; impressions = duplicates + dead + "
-        "outside the window + the three splits.",
+        lead="Read = used + duplicates + dead, per stream, counted after exploding; impressions "
+        "without exact duplicates = dead + outside the window + the three splits.",
         blocks=tuple(blocks),
     )
 
@@ -45,8 +45,8 @@ def stream_adds_up(stream: Json) -> bool:
 
 
 def examples_add_up(examples: Json) -> bool:
-    """Whether exploded = duplicates + dead + outside + train + validation + test."""
-    parts = sum(_int(examples.get(key)) for key in ("duplicates", "outside", *_SPLITS))
+    """Whether exploded = dead + outside + train + validation + test."""
+    parts = sum(_int(examples.get(key)) for key in ("outside", *_SPLITS))
     return _int(examples.get("exploded")) == parts + total(examples.get("dead"))
 
 
@@ -73,17 +73,16 @@ def _stream_table(streams: Json) -> Table:
 
 
 def _example_table(examples: Json) -> Table:
-    named = ("exploded", "duplicates", "outside", *_SPLITS)
+    named = ("outside", *_SPLITS)
     cells = [
         Cell("impressions"),
         Cell(_reasons(examples.get("dead"))),
         Cell(count(examples.get("exploded"))),
-        Cell(count(examples.get("duplicates") or 0)),
         Cell(count(total(examples.get("dead")))),
-        *(Cell(count(examples.get(key) or 0)) for key in named[2:]),
+        *(Cell(count(examples.get(key) or 0)) for key in named),
         _check(examples_add_up(examples)),
     ]
-    headers = ["", "Dead, by reason", "After exploding", "Duplicates", "Dead", "Outside"]
+    headers = ["", "Dead, by reason", "Without duplicates", "Dead", "Outside"]
     headers += ["Train", "Validation", "Test", "Sum"]
     return Table(
         "What became of the impressions",
