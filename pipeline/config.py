@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from components.log_example_gen.spec import Logs, Splits
 from models.spec.balancer import BalancerConfig, Fixed
@@ -17,7 +17,7 @@ from models.spec.feature import DerivedFeature
 from models.spec.metric import METRICS, default_metrics
 from models.spec.problem import Problem, SpecProblems
 from models.spec.ranking import IMPRESSIONS, RankingSpec, Score
-from models.spec.strict import Names, Strict
+from models.spec.strict import AsTuple, Names, Strict
 from models.spec.task import Task
 from models.spec.training import Candidate, Training
 
@@ -25,9 +25,7 @@ from models.spec.training import Candidate, Training
 class Evaluation(Strict):
     """What is measured on the test split, and what is too little to measure on."""
 
-    slices: Annotated[
-        tuple[Names, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
-    ] = Field(
+    slices: Annotated[tuple[Names, ...], AsTuple] = Field(
         default=(),
         description="Slices: a string or int request column, or a list of them to cross.",
     )

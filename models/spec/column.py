@@ -55,7 +55,9 @@ class Column(Strict):
         description="request (known when the ranking decision is made), decision (made by it: "
         "position, propensity) or future (known only after it)."
     )
-    role: Annotated[tuple[Role, ...], BeforeValidator(_roles)] = Field(
+    role: Annotated[
+        tuple[Role, ...], BeforeValidator(_roles, json_schema_input_type=Role | list[Role])
+    ] = Field(
         default=(),
         description="One or several of feature, target, auxiliary_target, weight, mask, key, "
         "group. A column without a role is only read where an expression names it.",

@@ -49,11 +49,11 @@ def parse_duration_ms(value: Any, info: ValidationInfo) -> Any:
 
 DurationMs = Annotated[
     int,
+    Field(ge=0),
     BeforeValidator(
         parse_duration_ms,
         json_schema_input_type=Annotated[str, Field(pattern=_DURATION.pattern)] | Literal[0],
     ),
-    Field(ge=0),
 ]
 
 
@@ -65,7 +65,9 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str) else _as_tuple(value)
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | list[str])
+]
 """One name or a list of names."""
 
 AsTuple = BeforeValidator(_as_tuple)

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from models.spec.errors import ConfigError
 from models.spec.ranking import RankingSpec
 from pipeline import reference
 from pipeline.config import Config
 from pipeline.load import load_config
+from tests.unit.json_schema import violations
 
 ROOT = Path(__file__).resolve().parents[2]
 SIMULATED = ROOT / "examples" / "simulated" / "config.yaml"
@@ -185,6 +187,28 @@ def test_json_schema_is_exported() -> None:
     assert schema["additionalProperties"] is False
     assert json.dumps(schema).count("did you mean") == 0
     assert "columns" in schema["required"]
+
+
+@pytest.mark.parametrize("name", ["simulated", "kuairand", "ebnerd"])
+def test_an_editor_accepts_the_examples(name: str) -> None:
+    schema = Config.model_json_schema()
+    document = YAML(typ="safe").load(ROOT / "examples" / name / "config.yaml")
+    assert list(violations(schema, document, schema)) == []
+
+
+def test_an_editor_marks_faults(text: str) -> None:
+    schema = Config.model_json_schema()
+    for old, new, told in [
+        ("batch_size: 512", "batch_sz: 512", "batch_sz: unknown key"),
+        ("epochs: 6", "epochs: six", "not of type integer"),
+        ("kind: duration", "kind: durations", "is not"),
+        ("role: auxiliary\n", "role: auxilary\n", "is not"),
+        ("window: 48h", "window: 48 hours", "does not match"),
+        ("name: simulated", "nam: simulated", "lacks name"),
+    ]:
+        assert old in text
+        document = YAML(typ="safe").load(text.replace(old, new, 1))
+        assert told in " ".join(violations(schema, document, schema)), new
 
 
 def test_a_new_task_reaches_every_derived_place() -> None:
