@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from components.log_example_gen.accounts import UselessData
 from models.spec.errors import ConfigError, DataError, PolyrankError, Refused
 from pipeline.config import Config
 from pipeline.plan import PLAN_FILE, AnyRun, RunPlan, make_plan, unplanned
@@ -69,6 +70,7 @@ def _execute(plan: RunPlan, on_change: Callable[[Any], None]) -> dict[str, Any]:
     state = "failed"
     error: str | None = "interrupted"
     exit_code = PolyrankError.exit_code
+    accounts: dict[str, Any] = {}
     try:
         run_pipeline(
             create_pipeline(plan),
@@ -82,9 +84,10 @@ def _execute(plan: RunPlan, on_change: Callable[[Any], None]) -> dict[str, Any]:
         state, error, exit_code = "refused", str(refusal), refusal.exit_code
     except PolyrankError as raised:
         state, error, exit_code = "failed", str(raised), raised.exit_code
+        accounts = raised.accounts if isinstance(raised, UselessData) else {}
         logging.getLogger(__name__).exception("the run failed")
     finally:
-        summary = build_summary(plan, results, state, error) | {"exit_code": exit_code}
+        summary = build_summary(plan, results, state, error, accounts) | {"exit_code": exit_code}
         _finish(plan, results, summary)
     return summary
 

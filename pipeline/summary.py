@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,11 @@ _DONE = ("complete", "cached")
 
 
 def build_summary(
-    plan: AnyRun, results: dict[str, NodeResult], state: str, error: str | None
+    plan: AnyRun,
+    results: dict[str, NodeResult],
+    state: str,
+    error: str | None,
+    accounts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collects the run's figures; parts whose node did not finish are empty.
 
@@ -36,11 +41,12 @@ def build_summary(
         results: One result per node.
         state: ``succeeded``, ``refused`` or ``failed``.
         error: The one-line error of a run that did not succeed.
+        accounts: What became of every row, where LogExampleGen counted them and then gave up.
 
     Returns:
         The summary; see the contract in `docs/operations.md`.
     """
-    accounts = read_accounts(results)
+    accounts = read_accounts(results) or accounts or {}
     champion = _json(results, "Champion", "champion", CHAMPION_FILE)
     summary = {
         "schema_version": SCHEMA_VERSION,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
+from components.log_example_gen.accounts import dead_text
 from components.log_example_gen.build import BuiltExamples, build_examples, read_logs
 from components.log_example_gen.reader import ReadResult, scan_times
 from components.log_example_gen.row_names import time_column
@@ -70,8 +71,7 @@ def _streams(config: Config, logs: Mapping[str, ReadResult]) -> Iterator[str]:
         dead = result.dead.num_rows
         yield f"{name:<11} {result.num_read} rows, {dead} dead letters, {len(result.files)} files"
         if dead:
-            counts = pl.Series(result.dead["reason"].to_pylist()).value_counts(sort=True)
-            reasons = ", ".join(f"{n} {reason}" for reason, n in counts.iter_rows())
+            reasons = dead_text(Counter(result.dead["reason"].to_pylist()), result.misfits)
             yield f"            dead: {reasons}"
         if dead > config.data_checks.max_dead_rate * max(result.num_read, 1):
             raise DataError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.data_gate.limits import Limits
+from components.log_example_gen.accounts import dead_text
 from models.spec.ranking import RankingSpec
 
 FILE_NAME = "accounts.json"
@@ -73,10 +74,10 @@ def dead_letter_reasons(accounts: Mapping[str, Any], limits: Limits) -> list[str
         num_dead = sum(dead.values())
         if num_dead <= limits.max_dead_rate * total:
             continue
-        worst = max(sorted(dead), key=lambda reason: dead[reason])
+        told = dead_text(dead, accounts["misfits"].get(name, {}))
         reasons.append(
             f"stream {name}: {num_dead} of {total} rows are dead letters, {num_dead / total:.2%}, "
-            f"limit max_dead_rate {limits.max_dead_rate:.2%}; mostly {worst} ({dead[worst]}); "
+            f"limit max_dead_rate {limits.max_dead_rate:.2%}: {told}; "
             "remedy: look at dead_letters.parquet, mend the log or its declaration, or raise "
             "data_checks.max_dead_rate"
         )

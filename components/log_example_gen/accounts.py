@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
@@ -18,6 +18,20 @@ Tally = dict[tuple[str, ...], float]
 """Counts by path, e.g. ``('rows', 'clicks', 'dead', 'orphan')``."""
 
 _DAY_MS = 86_400_000
+_MAX_NAMED = 5
+
+
+class UselessData(DataError):
+    """The logs were read, but leave nothing to train on or to measure.
+
+    Attributes:
+        accounts: What became of every row.
+    """
+
+    def __init__(self, found: dict[str, Any], what: str, **parts: Any) -> None:
+        """Keeps the accounts beside the message."""
+        super().__init__(what, **parts)
+        self.accounts = found
 
 
 def merged(tallies: Iterable[Tally]) -> Tally:
@@ -38,6 +52,29 @@ def dead_counts(dead: pl.DataFrame) -> Tally:
 def row_counts(stream_name: str, **counts: int) -> Tally:
     """Counts rows of a stream: read, used, duplicates."""
     return {("rows", stream_name, kind): count for kind, count in counts.items()}
+
+
+def misfit_counts(stream_name: str, misfits: Mapping[str, int]) -> Tally:
+    """Counts rows of a stream with a value that does not fit its column, by column."""
+    return {("misfits", stream_name, column): count for column, count in misfits.items()}
+
+
+def dead_text(dead: Mapping[str, int], misfits: Mapping[str, int]) -> str:
+    """Says how many rows died of what, most first, and which columns made them malformed.
+
+    Args:
+        dead: Counts by reason.
+        misfits: Counts by column.
+    """
+    columns = _counts_text(misfits)
+    return _counts_text(dead) + (
+        f"; values that do not fit their column: {columns}" * bool(columns)
+    )
+
+
+def _counts_text(counts: Mapping[str, int]) -> str:
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MAX_NAMED]
+    return ", ".join(f"{count} {name}" for name, count in most)
 
 
 def label_counts(rows: pl.DataFrame, ranking: RankingSpec) -> Tally:
@@ -89,7 +126,7 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
         The contents of ``accounts.json``: `window`, `rows` by stream (read = used + duplicates +
         dead; counted after exploding), `examples` (exploded = the impressions without exact
         duplicates = dead + train + validation + test + outside) and `labels` by output, day and
-        split.
+        split, and `misfits` by stream and column.
 
     Raises:
         PolyrankError: The sums do not hold: a fault of this package.
@@ -115,6 +152,10 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
             **splits,
         },
         "labels": {output.name: _labels(tally, output.name) for output in plan.ranking.all_outputs},
+        "misfits": {
+            name: {p[2]: int(n) for p, n in sorted(tally.items()) if p[:2] == ("misfits", name)}
+            for name in plan.sources
+        },
     }
 
 
@@ -125,19 +166,17 @@ def refuse_useless(found: dict[str, Any]) -> None:
         found: What `accounts` returned.
 
     Raises:
-        DataError: A split is empty, or no row of a task holds a possible label.
+        UselessData: A split is empty, or no row of a task holds a possible label.
     """
     examples = found["examples"]
     for split in SPLITS:
         if examples[split] == 0:
-            raise DataError(
+            raise UselessData(
+                found,
                 f"the {split} split has no example",
                 constraint="at least one usable impression in each of train, validation and test",
-                received=", ".join(
-                    f"{key} {value}"
-                    for key, value in [*examples.items(), *examples["dead"].items()]
-                    if isinstance(value, int)
-                ),
+                received=", ".join(f"{key} {examples[key]}" for key in (*SPLITS, "outside"))
+                + (f"; dead: {dead_text(examples['dead'], found['misfits'][IMPRESSIONS])}"),
                 remedy="look at the dead letters' reasons, and at splits in the configuration",
             )
     for output, counts in found["labels"].items():
@@ -146,7 +185,8 @@ def refuse_useless(found: dict[str, Any]) -> None:
             for kind in ("mature", "impossible")
         ]
         if totals[0] == 0 and totals[1] > 0:
-            raise DataError(
+            raise UselessData(
+                found,
                 f"no label of {output!r} is possible",
                 constraint="0 or 1 for a binary task, 0 or more for a duration or count",
                 received=f"{totals[1]} other values",

@@ -18,7 +18,13 @@ import apache_beam as beam
 import polars as pl
 
 from components.log_example_gen import stages
-from components.log_example_gen.accounts import Tally, accounts, merged, row_counts
+from components.log_example_gen.accounts import (
+    Tally,
+    accounts,
+    merged,
+    misfit_counts,
+    row_counts,
+)
 from components.log_example_gen.dead_letters import no_dead_letters
 from components.log_example_gen.example_files import write_examples
 from components.log_example_gen.faults import WorkerFault
@@ -194,7 +200,8 @@ class _Read(_Step):
         plan = self.plan
         read = read_file(file, index, plan.sources[name])
         yield self.send(_FILES, (name, file, read.num_read, read.absent, read.present))
-        yield from self.account(stages.Step.of([read.dead], row_counts(name, read=read.num_read)))
+        counts = row_counts(name, read=read.num_read) | misfit_counts(name, read.misfits)
+        yield from self.account(stages.Step.of([read.dead], counts))
         if name == IMPRESSIONS:
             rows, step = stages.prepared(read.frame, plan)
             yield from self.account(step)

@@ -15,6 +15,7 @@ from components.log_example_gen.accounts import (
     accounts,
     dead_counts,
     merged,
+    misfit_counts,
     row_counts,
 )
 from components.log_example_gen.plan import EventSet, Plan
@@ -77,7 +78,11 @@ def build_examples(spec: DatasetSpec, logs: Mapping[str, ReadResult]) -> BuiltEx
     for name, log in logs.items():
         letters = pl.DataFrame(log.dead)
         dead.append(letters)
-        tallies += [row_counts(name, read=log.num_read), dead_counts(letters)]
+        tallies += [
+            row_counts(name, read=log.num_read),
+            misfit_counts(name, log.misfits),
+            dead_counts(letters),
+        ]
 
     def account(step: stages.Step) -> None:
         tallies.append(step.tally)

@@ -29,6 +29,7 @@ class FileRows:
         frame: Canonical rows: time, declared columns, file and row number.
         dead: Dead letters of the others.
         num_read: Rows read, counted after exploding; an unexplodable row counts once.
+        misfits: Rows whose value does not fit the declared type, or lacks in a key, by column.
         absent: Declared columns of which a file without header (JSON Lines) had no trace.
         present: Names the file has.
     """
@@ -36,6 +37,7 @@ class FileRows:
     frame: pl.DataFrame
     dead: pl.DataFrame
     num_read: int
+    misfits: dict[str, int]
     absent: frozenset[str]
     present: tuple[str, ...]
 
@@ -106,12 +108,16 @@ def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:
     times = time_ms(frame[wanted.source.timestamp], unit).alias(wanted.time)
     values: list[pl.Series] = []
     malformed = frame[_UNDECODABLE]
+    misfits: dict[str, int] = {}
     for name, source_name in wanted.names.items():
         converted = convert(frame[source_name], wanted.columns[name].type, unit)
         values.append(converted.values.alias(name))
-        malformed = malformed | converted.impossible
+        misfit = converted.impossible
         if name in wanted.required:
-            malformed = malformed | converted.values.is_null()
+            misfit = misfit | converted.values.is_null()
+        if misfit.any():
+            misfits[name] = int(misfit.sum())
+        malformed = malformed | misfit
     rows = pl.DataFrame([times, *values, frame[SOURCE_ROW], frame[SOURCE_FILE]])
     faults: dict[Reason, pl.Series] = {
         "malformed": malformed,
@@ -140,7 +146,14 @@ def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:
         dead.append(dead_letters(again, "repeated", stream_name=wanted.stream_name, shown=shown))
         kept = kept.filter(is_new)
     letters = pl.concat(dead)
-    return FileRows(kept, letters, len(kept) + len(letters), raw.absent, raw.present)
+    return FileRows(
+        frame=kept,
+        dead=letters,
+        num_read=len(kept) + len(letters),
+        misfits=misfits,
+        absent=raw.absent,
+        present=raw.present,
+    )
 
 
 def _exploded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +41,14 @@ class ReadResult:
             into `files`) and `source__row` (from 1), in file and row order.
         dead: Columns `stream`, `file`, `row`, `reason`, `raw`.
         num_read: Rows read, counted after exploding: rows of `table` plus rows of `dead`.
+        misfits: Rows whose value does not fit the declared type, by column.
         files: Names of the files, relative to the folder of the logs.
     """
 
     table: pa.Table
     dead: pa.Table
     num_read: int
+    misfits: dict[str, int]
     files: tuple[str, ...]
 
 
@@ -83,6 +86,7 @@ def read_source(
         table=pl.concat([part.frame for part in parts]).to_arrow(),
         dead=with_file_names(pl.concat([part.dead for part in parts]), names).to_arrow(),
         num_read=sum(part.num_read for part in parts),
+        misfits=dict(sum((Counter(part.misfits) for part in parts), Counter())),
         files=names,
     )
 

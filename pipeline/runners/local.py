@@ -87,6 +87,7 @@ def run_pipeline(
         result.state = "running"
         on_change(result)
         meter = _Meter()
+        started_ms = time.time() * 1000
         try:
             launcher.Launcher(
                 pipeline_node=node,
@@ -109,7 +110,7 @@ def run_pipeline(
             ) from error
         meter.fill(result)
         with metadata.Metadata(connection) as store:
-            _read_execution(store.store, ir.pipeline_info.id, run_id, result)
+            _read_execution(store.store, ir.pipeline_info.id, run_id, result, started_ms)
         on_change(result)
         if result.state not in ("complete", "cached"):
             raise NodeFailed(
@@ -155,7 +156,10 @@ def _one_line(error: BaseException) -> str:
     return text.splitlines()[0][:500] if text else ""
 
 
-def _read_execution(store: Any, pipeline_id: str, run_id: str, result: NodeResult) -> None:
+def _read_execution(
+    store: Any, pipeline_id: str, run_id: str, result: NodeResult, started_ms: float
+) -> None:
+    """Fills in state, outputs and, for what an earlier attempt finished, the time it took then."""
     context = store.get_context_by_type_and_name("node", f"{pipeline_id}.{result.name}")
     run_context = store.get_context_by_type_and_name("pipeline_run", run_id)
     if context is None or run_context is None:
@@ -167,6 +171,9 @@ def _read_execution(store: Any, pipeline_id: str, run_id: str, result: NodeResul
         result.state = "not_run"
         return
     execution = max(executions, key=lambda e: e.id)
+    if execution.last_update_time_since_epoch < started_ms:
+        lasted_ms = execution.last_update_time_since_epoch - execution.create_time_since_epoch
+        result.seconds = round(lasted_ms / 1000, 3)
     states = metadata_store_pb2.Execution
     result.state = {states.COMPLETE: "complete", states.CACHED: "cached"}.get(
         execution.last_known_state, "failed"

@@ -174,17 +174,18 @@ def test_a_node_that_fails_makes_the_run_failed_and_a_retry_goes_on(
     assert again["pushed"]["version"] == 1
 
 
-def test_a_fault_of_the_data_inside_a_run_exits_2(
-    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from models.spec.errors import DataError
-
-    def faulty(*_: Any) -> None:
-        raise DataError("file 'table.csv' ends in the middle", remedy="copy it again")
-
-    monkeypatch.setattr(executor, "add_example_graph", faulty)
-    summary, workdir = _run(table, tmp_path / "work")
+def test_a_fault_of_the_data_inside_a_run_exits_2(table: Path, tmp_path: Path) -> None:
+    lines = (table / "table.csv").read_text().splitlines()
+    quality = lines[0].split(",").index("q")
+    rows = [line.split(",") for line in lines[1:]]
+    words = [",".join([*row[:quality], "good", *row[quality + 1 :]]) for row in rows]
+    (tmp_path / "table.csv").write_text("\n".join([lines[0], *words]))
+    summary, workdir = _run(tmp_path, tmp_path / "work")
     assert (summary["state"], summary["exit_code"]) == ("failed", 2)
-    assert "ends in the middle; remedy: copy it again" in summary["error"]
+    assert f"values that do not fit their column: {len(rows)} quality" in summary["error"]
+    # What became of every row is told although the component gave up.
+    told = {"read": len(rows), "used": 0, "duplicates": 0, "dead": {"malformed": len(rows)}}
+    assert summary["rows"] == {"impressions": told}
+    assert summary["examples"]["exploded"] == len(rows)
     assert workdir.read_summary(summary["run_id"]) == summary
-    assert "ends in the middle" in workdir.report(summary["run_id"]).read_text()
+    assert "fit their column" in workdir.report(summary["run_id"]).read_text()

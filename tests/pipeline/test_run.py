@@ -265,6 +265,9 @@ def test_a_killed_run_ends_in_the_same_state(
     assert summary["run_id"] == pushed["run_id"]
     assert summary["champion"] == pushed["champion"]
     assert summary["pushed"]["version"] == 1
+    # What the killed attempt finished was not done again, and is told with its own time.
+    seconds = {c["name"]: c["seconds"] for c in summary["components"] if c["state"] == "complete"}
+    assert len(seconds) == len(summary["components"]) and seconds["Transform"] > 0.5
     for name, candidate in summary["candidates"].items():
         for output, metrics in pushed["candidates"][name]["metrics"].items():
             for metric, value in metrics.items():

@@ -132,6 +132,7 @@ def _accounts(splits: dict[str, Columns]) -> dict[str, Any]:
         },
         "examples": {"exploded": total, "dead": {}, **sizes},
         "labels": labels,
+        "misfits": {"impressions": {"price": 18}},
     }
 
 
@@ -227,8 +228,10 @@ def test_dead_letters_above_the_limit_are_refused_with_the_dominating_reason() -
         "read": 1000, "used": 900, "duplicates": 0, "dead": {"orphan": 80, "malformed": 20},
     }  # fmt: skip
     reason = _only_reason(_judge(accounts=accounts))
-    for part in ("stream clicks", "100 of 1000", "10.00%", "5.00%", "orphan (80)", "remedy"):
+    for part in ("stream clicks", "100 of 1000", "10.00%", "5.00%", "80 orphan", "remedy"):
         assert part in reason
+    accounts["misfits"]["clicks"] = {"depth": 15, "seconds": 5}
+    assert "fit their column: 15 depth, 5 seconds" in _only_reason(_judge(accounts=accounts))
 
 
 def test_dead_letters_at_the_limit_pass() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.log_example_gen import faults, sql
-from components.log_example_gen.accounts import accounts, refuse_useless
+from components.log_example_gen.accounts import UselessData, accounts, refuse_useless
 from components.log_example_gen.expressions import Expression, evaluate, holds, in_order
 from components.log_example_gen.labels import labels
 from components.log_example_gen.packing import packed, unpacked
@@ -296,11 +296,21 @@ def test_accounts_that_do_not_add_up_are_an_error() -> None:
 def test_useless_data_are_refused() -> None:
     counts = {"mature": 0, "impossible": 7}
     found: dict[str, Any] = {
-        "examples": {"exploded": 9, "dead": {"malformed": 9}, "train": 0},
+        "examples": {
+            "exploded": 9,
+            "dead": {"malformed": 9},
+            "outside": 0,
+            "train": 0,
+            "validation": 0,
+            "test": 0,
+        },
+        "misfits": {"impressions": {"price": 7, "id": 2}},
         "labels": {"click": {"by_split": {"train": counts}}},
     }
-    with pytest.raises(DataError, match="the train split has no example.*malformed 9"):
+    told = "no example.*dead: 9 malformed; values that do not fit their column: 7 price, 2 id"
+    with pytest.raises(UselessData, match=f"the train split has {told}") as caught:
         refuse_useless(found)
+    assert caught.value.accounts is found
     found["examples"] |= {"train": 7, "validation": 7, "test": 7}
     with pytest.raises(DataError, match="no label of 'click' is possible.*7 other values"):
         refuse_useless(found)

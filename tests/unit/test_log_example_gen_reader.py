@@ -221,6 +221,7 @@ def test_values_that_do_not_fit_make_a_row_malformed(tmp_path: Path) -> None:
     result = read(tmp_path, n="int", id="string", x="float", ok="bool")
     assert [row for row, _ in dead(result)] == [2, 3, 5, 6, 7]
     assert {reason for _, reason in dead(result)} == {"malformed"}
+    assert result.misfits == {"n": 2, "x": 2, "ok": 1}
     assert values(result, "n") == [1, 3, 2]
     assert values(result, "x") == [1.5, None, None]
     assert values(result, "ok") == [True, False, None]
