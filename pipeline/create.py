@@ -136,6 +136,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
         num_replicates=config.evaluation.num_replicates,
         seed=config.evaluation.seed,
         code_hash=own_code("models/metrics", "pipeline/evaluation.py"),
+        baseline_outputs=plan.baseline_outputs if plan.baseline else None,
     )
     models: dict[str, Any] = {}
     evaluators: dict[str, Any] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -183,6 +183,7 @@ def eval_config(
     num_replicates: int = 200,
     seed: int,
     code_hash: str,
+    baseline_outputs: Collection[str] | None = None,
 ) -> config_pb2.EvalConfig:
     """Builds the configuration of the Evaluator.
 
@@ -196,6 +197,8 @@ def eval_config(
         num_replicates: Resamples behind each interval.
         seed: Seed of the resamples.
         code_hash: Hash of the code of the metrics, which enters the cache key with the config.
+        baseline_outputs: Outputs that the baseline shares; all of them if None. The others (those
+            of a task added since) are measured without it and have nothing to be compared with.
     """
     from tensorflow_model_analysis.proto import config_pb2
 
@@ -217,11 +220,12 @@ def eval_config(
             config_pb2.MetricsSpec(
                 output_names=[output.name],
                 metrics=[
-                    _task_metrics(output, num_replicates, seed, code_hash),
-                    *(_gated_metric(gate) for gate in output.gates),
+                    _task_metrics(output, num_replicates, seed, code_hash, has_baseline),
+                    *(_gated_metric(gate, has_baseline) for gate in output.gates),
                 ],
             )
             for output in outputs
+            for has_baseline in [baseline_outputs is None or output.name in baseline_outputs]
         ],
     )
     config.options.include_default_metrics.value = False
@@ -291,7 +295,7 @@ def gate_rows(
         metrics: Metrics of the overall slice, `read_metrics(path)[OVERALL]`.
         outputs: The outputs with their gates.
         changes: Differences to the baseline on the overall slice, `read_changes(path)[OVERALL]`;
-            None without a baseline.
+            None without a baseline, and without the outputs that the baseline does not have.
 
     Returns:
         One row per bound, in the order of the outputs and their gates.
@@ -299,7 +303,7 @@ def gate_rows(
     rows = []
     for output in outputs:
         for gate in output.gates:
-            has_baseline = changes is not None
+            has_baseline = output.name in (changes or {})
             value = _finite(changes if gate.kind == "change" else metrics, output.name, gate.metric)
             is_defined = _finite(metrics, output.name, gate.metric) is not None
             for bound, threshold in gate.bounds():
@@ -330,7 +334,7 @@ def _better_direction(metric: str) -> Literal["higher", "lower"]:
 
 
 def _task_metrics(
-    output: EvalOutput, num_replicates: int, seed: int, code_hash: str
+    output: EvalOutput, num_replicates: int, seed: int, code_hash: str, has_baseline: bool
 ) -> config_pb2.MetricConfig:
     from tensorflow_model_analysis.proto import config_pb2
 
@@ -341,6 +345,7 @@ def _task_metrics(
         "num_replicates": num_replicates,
         "seed": seed,
         "code_hash": code_hash,
+        "has_baseline": has_baseline,
     }
     return config_pb2.MetricConfig(
         module=_METRIC_MODULE,
@@ -349,7 +354,7 @@ def _task_metrics(
     )
 
 
-def _gated_metric(gate: Gate) -> config_pb2.MetricConfig:
+def _gated_metric(gate: Gate, has_baseline: bool) -> config_pb2.MetricConfig:
     from tensorflow_model_analysis.proto import config_pb2
 
     threshold = config_pb2.MetricThreshold()
@@ -358,6 +363,8 @@ def _gated_metric(gate: Gate) -> config_pb2.MetricConfig:
             # Any number is at least this, NaN is not. It stays where the change threshold is
             # dropped for want of a baseline; without any threshold TFX would bless nothing.
             threshold.value_threshold.lower_bound.value = -math.inf
+            if not has_baseline:
+                continue
             threshold.change_threshold.absolute.value = limit
             threshold.change_threshold.direction = (
                 config_pb2.MetricDirection.HIGHER_IS_BETTER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ class Baseline:
         run_id: The run that pushed it.
         model_uri: Its Trainer's Model artifact.
         statistics_uri: The statistics of that run's examples.
+        outputs: Kind of task by output; a config that changed since may have others.
     """
 
     run_id: str
     model_uri: str
     statistics_uri: str
+    outputs: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,12 @@ class RunPlan:
     def dataset(self) -> DatasetSpec:
         """The specification of the examples."""
         return _dataset(self.config, self.window)
+
+    @property
+    def baseline_outputs(self) -> tuple[str, ...]:
+        """The outputs that the baseline has too, of the same kind; none without a baseline."""
+        known = self.baseline.outputs if self.baseline else {}
+        return tuple(o.name for o in self.config.ranking.outputs if known.get(o.name) == o.kind)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -183,5 +192,10 @@ def _find_baseline(config: Config, workdir: Workdir, window: Window) -> Baseline
     if not earlier:
         return None
     # Of several pushes for one window the last one counts: versions increase strictly.
-    record = max(earlier, key=lambda record: (record["test_end"], record.get("version", 0)))
-    return Baseline(record["run_id"], record["model_uri"], record["statistics_uri"])
+    record = max(earlier, key=lambda record: (record["test_end"], record["version"]))
+    return Baseline(
+        run_id=record["run_id"],
+        model_uri=record["model_uri"],
+        statistics_uri=record["statistics_uri"],
+        outputs=record["outputs"],
+    )

@@ -119,6 +119,7 @@ def _finish(plan: AnyRun, results: dict[str, Any], summary: dict[str, Any]) -> N
             "model_name": plan.config.model_name,
             "test_end": plan.window.test_end,
             "version": summary["pushed"]["version"],
+            "outputs": {output.name: output.kind for output in plan.config.ranking.outputs},
             "model_uri": results[f"Trainer.{summary['champion']}"].outputs["model"][0],
             "statistics_uri": results["StatisticsGen"].outputs["statistics"][0],
         }

@@ -48,6 +48,8 @@ class TaskMetrics(metric_types.Metric):
             form one cluster together.
         num_replicates: Number of resamples.
         seed: Seed of the resamples.
+        has_baseline: False for an output that the baseline does not have: the candidate is measured
+            alone. Without a baseline it makes no difference.
         code_hash: Hash of the code that computes; here so that TFX, which keys its cache by
             parameters, runs the Evaluator again after an edit.
         name: Name of the computation; no key carries it.
@@ -61,6 +63,7 @@ class TaskMetrics(metric_types.Metric):
         num_replicates: int,
         seed: int,
         code_hash: str,
+        has_baseline: bool = True,
         name: str = "task_metrics",
     ) -> None:
         """Keeps the parameters for `computations`."""
@@ -72,6 +75,7 @@ class TaskMetrics(metric_types.Metric):
             num_replicates=num_replicates,
             seed=seed,
             code_hash=code_hash,
+            has_baseline=has_baseline,
             name=name,
         )
 
@@ -102,6 +106,7 @@ def _computations(
     num_replicates: int,
     seed: int,
     code_hash: str,
+    has_baseline: bool,
     name: str,
     eval_config: config_pb2.EvalConfig | None = None,
     model_names: Sequence[str] | None = None,
@@ -109,11 +114,17 @@ def _computations(
     example_weighted: bool = False,
 ) -> list[metric_types.MetricComputation]:
     models = tuple(model_names or [""])
-    baseline = model_util.get_baseline_model_spec(eval_config) if len(models) > 1 else None
+    is_keyed_by_model = len(models) > 1
+    baseline = model_util.get_baseline_model_spec(eval_config) if is_keyed_by_model else None
+    if baseline and not has_baseline:
+        models = tuple(name for name in models if name != baseline.name)
+        baseline = None
     return [
         metric_types.MetricComputation(
             keys=[],
-            preprocessors=[_ColumnPreprocessor(output, models, group_key, cluster_key)],
+            preprocessors=[
+                _ColumnPreprocessor(output, models, is_keyed_by_model, group_key, cluster_key)
+            ],
             combiner=_TaskCombiner(
                 output=output,
                 models=models,
@@ -136,11 +147,17 @@ class _ColumnPreprocessor(metric_types.Preprocessor):
     """
 
     def __init__(
-        self, output: str, models: tuple[str, ...], group_key: str, cluster_key: str
+        self,
+        output: str,
+        models: tuple[str, ...],
+        is_keyed_by_model: bool,
+        group_key: str,
+        cluster_key: str,
     ) -> None:
         super().__init__(name=f"task_columns_{output}")
         self._output = output
         self._models = models
+        self._is_keyed_by_model = is_keyed_by_model
         self._group_key = group_key
         self._cluster_key = cluster_key
 
@@ -164,7 +181,7 @@ class _ColumnPreprocessor(metric_types.Preprocessor):
 
     def _numbers(self, values: Any, model: str) -> FloatArray:
         # Keyed by model when there are two, by output when there are several.
-        if len(self._models) > 1:
+        if self._is_keyed_by_model:
             values = values[model]
         if isinstance(values, Mapping):
             values = values[self._output]

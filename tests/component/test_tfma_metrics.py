@@ -113,8 +113,11 @@ def write_examples(columns: Columns, rows: Sequence[int], path: Path) -> None:
 class Model(tf.Module):
     """Two of these with different noise stand for the candidate and the baseline."""
 
-    def __init__(self, noise: float) -> None:
+    def __init__(
+        self, noise: float, outputs: Sequence[str] = ("click", "conversion", "watch_seconds")
+    ) -> None:
         self._noise = noise
+        self._outputs = outputs
 
     def predict(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         y = x + self._noise * tf.sin(37.0 * x)
@@ -128,7 +131,8 @@ class Model(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def serve(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = tf.io.parse_example(examples, {"x": tf.io.FixedLenFeature([], tf.float32)})
-        return self.predict(parsed["x"])
+        predicted = self.predict(parsed["x"])
+        return {name: predicted[name] for name in (*self._outputs, "score")}
 
 
 NOISE = {"candidate": 0.9, "baseline": 0.3}
@@ -299,6 +303,46 @@ def test_without_a_baseline_a_change_gate_says_so(evaluations: Evaluations) -> N
     assert outcomes["click", "change"] == outcomes["watch_seconds", "change"] == "no_baseline"
     assert outcomes["click", "value"] == outcomes["conversion", "value"] == "passed"
     assert all(row.passed for row in rows)
+
+
+def test_a_task_that_the_baseline_lacks_has_no_baseline(
+    evaluations: Evaluations, tmp_path: Path
+) -> None:
+    """The first window after a task was added: its change gates wait, the others' still hold."""
+    gates = outputs_with(
+        {
+            "click": (Gate("auc", max_worsening=0.0),),
+            "watch_seconds": (Gate("mae", upper_bound=99.0), Gate("rmse", max_worsening=0.0)),
+        }
+    )
+    models = {}
+    for name, outputs in {"candidate": ("click", "watch_seconds"), "baseline": ("click",)}.items():
+        module = Model(NOISE[name], outputs)
+        models[name] = str(tmp_path / name)
+        tf.saved_model.save(module, models[name], signatures={"serving_default": module.serve})
+    write_examples(evaluations.columns, range(NUM_ROWS), tmp_path / "data.gz")
+    path = str(tmp_path / "evaluation")
+    config = eval_config(
+        [output for output in gates if output.name != "conversion"],
+        (),
+        num_replicates=NUM_REPLICATES,
+        seed=SEED,
+        code_hash="",
+        baseline_outputs=["click"],
+    )
+    evaluate(config, models, str(tmp_path / "data.gz"), path)
+    metrics, changes = read_metrics(path)[OVERALL], read_changes(path)[OVERALL]
+    assert set(metrics) == {"click", "watch_seconds"} and set(changes) == {"click"}
+    alone = read_metrics(evaluations.alone)[OVERALL]["watch_seconds"]
+    assert metrics["watch_seconds"]["mae"]["value"] == pytest.approx(alone["mae"]["value"])
+    rows = {(row.output, row.metric): row for row in gate_rows(metrics, gates, changes)}
+    assert rows["watch_seconds", "mae"].outcome == "passed"
+    assert rows["watch_seconds", "rmse"].outcome == "no_baseline"
+    assert rows["click", "auc"].outcome == "refused"  # the candidate is the noisier model
+    (failed,) = tfma.load_validation_result(path).metric_validations_per_slice
+    assert [(f.metric_key.output_name, f.metric_key.name) for f in failed.failures] == [
+        ("click", "auc")
+    ]
 
 
 def _tfma_verdict(

@@ -223,16 +223,27 @@ def test_a_later_window_has_a_baseline_and_reuses_nothing_stale(
 ) -> None:
     own = Workdir.open(tmp_path_factory.mktemp("windows"), create=True)
     only = ["candidates={mmoe: {model: {architecture: mmoe, num_experts: 2, expert_units: [16]}}}"]
-    first, _ = _run(own, logs, *only, date="2026-01-07")
+    # The first window serves one task less: the second one's model has no counterpart for it.
+    fewer = [
+        *only, "tasks.watch_seconds.role=auxiliary", "tasks.watch_seconds.gates={}",
+        "score={weights: {click: 1.0}}", "objective={click.auc: 1.0}",
+    ]  # fmt: skip
+    only += ["tasks.watch_seconds.gates={spearman: {min: -0.9, max_drop: 0.0}}"]
+    first, _ = _run(own, logs, *fewer, date="2026-01-07")
     second, _ = _run(own, logs, *only, date="2026-01-08")
     assert first["state"] == second["state"] == "succeeded", (first["error"], second["error"])
     assert second["baseline_run_id"] == first["run_id"]
     change = [g for g in second["candidates"]["mmoe"]["gates"] if g["kind"] == "change"]
-    assert [g["outcome"] for g in change] == ["passed"]
-    assert change[0]["value"] is not None
+    assert [(g["task"], g["outcome"]) for g in change] == [
+        ("click", "passed"), ("watch_seconds", "no_baseline"),
+    ]  # fmt: skip
+    assert change[0]["value"] is not None and change[1]["value"] is None
+    assert set(second["candidates"]["mmoe"]["changes"]) == {
+        "click", "conversion", "conversion_given_click",
+    }  # fmt: skip
     assert second["pushed"]["version"] == 2
     # The earlier window again: still its own baseline (none), still a no-op.
-    again, finished = _run(own, logs, *only, date="2026-01-07")
+    again, finished = _run(own, logs, *fewer, date="2026-01-07")
     assert finished and again["pushed"]["version"] == 1
 
 
@@ -313,7 +324,7 @@ def test_the_baseline_is_the_last_push_of_the_newest_earlier_window(tmp_path: Pa
     for run_id, test_end, version in pushes:
         record = {
             "run_id": run_id, "model_name": config.model_name, "test_end": test_end,
-            "version": version, "model_uri": "m", "statistics_uri": "s",
+            "version": version, "model_uri": "m", "statistics_uri": "s", "outputs": {},
         }  # fmt: skip
         write_atomically(workdir.run(run_id) / "plan.json", json.dumps(record))
 
