@@ -8,7 +8,7 @@ DEMO := build/demo
 export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 2
 
-.PHONY: demo test test-fast lint lock clean help
+.PHONY: demo test test-fast conformance conformance-models lint lock clean help
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,19 @@ test: $(READY)  ## All tests.
 
 test-fast: $(READY)  ## The tests for daily use.
 	$(BIN)/python -m pytest -p no:cacheprovider -m "not slow" -n 2 --dist loadfile tests/unit
+
+# A TF Serving (or another server of its API) at TARGET=host:port has to serve what
+# `make conformance-models MODELS=folder` wrote, from its models.config. REST=host:port adds the REST
+# API, MODELS=folder the cases that push; SERVER_MODELS is the folder where the server sees it.
+conformance: export POLYRANK_TARGET = $(TARGET)
+conformance: export POLYRANK_REST_TARGET = $(REST)
+conformance: export POLYRANK_MODELS = $(MODELS)
+conformance: export POLYRANK_SERVER_MODELS = $(SERVER_MODELS)
+conformance: $(READY)  ## Serving contract: the embedded server, or TARGET=host:port.
+	$(BIN)/python -m pytest -p no:cacheprovider tests/conformance_serving
+
+conformance-models: $(READY)  ## Write the models of the conformance suite into MODELS=folder.
+	$(BIN)/python tests/conformance_serving/line_models.py $(MODELS) $(SERVER_MODELS)
 
 lint: $(READY)  ## ruff, mypy, import-linter.
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.spec.errors import ConfigError
+from serving.server.command import add_server_options, server_arguments
 
 _CONFIG_HELP = "the pipeline's YAML file"
 _WORKDIR_HELP = "folder of runs, reports, metadata and pushed models"
@@ -57,9 +58,8 @@ def parser() -> argparse.ArgumentParser:
     command = _add(commands, "serve", _serve, "serve what was pushed, over TF Serving's gRPC API")
     command.add_argument("--workdir", required=True, help=_WORKDIR_HELP)
     command.add_argument("--model", help="model name; the only one pushed if absent")
-    command.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    command.add_argument("--port", type=int, default=8500, help="gRPC port (default 8500)")
-    command.add_argument("--metrics-port", type=int, help="Prometheus port (off if absent)")
+    add_server_options(command)
+    command.set_defaults(port=8500)
 
     command = _add(commands, "rank", _rank, "ask a server to rank the candidates of one request")
     command.add_argument("--target", required=True, help="HOST:PORT of the server")
@@ -158,7 +158,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from pipeline.workdir import Workdir
-    from serving.server.server import ServerOptions, serve
+    from serving.server.__main__ import run
 
     serving = Workdir.open(options.workdir).serving
     model = options.model or _only_model(serving)
@@ -168,15 +168,7 @@ def _serve(options: argparse.Namespace) -> int:
             constraint=f"one of: {', '.join(_pushed_models(serving)) or 'none'}",
             remedy="run a pipeline first, or name another --model",
         )
-    serve(
-        ServerOptions(
-            models={model: serving / model},
-            host=options.host,
-            port=options.port,
-            metrics_port=options.metrics_port,
-        )
-    )
-    return 0
+    return run([f"--model={model}={serving / model}", *server_arguments(vars(options))])
 
 
 def _pushed_models(serving: Path) -> list[str]:

@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from models.spec.errors import ConfigError, PolyrankError
+from serving.server.command import add_server_options, server_options
 from serving.server.stop_signals import exit_on_stop_signals
+from serving.server.supervisor import Supervisor
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m serving.server",
-        description="Serves the newest version under each TF Serving base path over gRPC.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        argument_default=argparse.SUPPRESS,
+        description="Serves models under TF Serving base paths over TF Serving's gRPC and REST "
+        "APIs.",
     )
     parser.add_argument(
         "--model",
         dest="models",
-        required=True,
+        default=[],
         action="append",
         metavar="NAME=BASE_PATH",
-        help="name that requests ask for, and directory with one numbered directory per version; "
-        "may be repeated",
+        help="name that requests ask for, and directory with one numbered directory per version, "
+        "of which the newest is served; may be repeated",
     )
-    parser.add_argument("--host", help="address to listen on")
-    parser.add_argument("--port", type=int, help="gRPC port; 0 picks a free one")
-    parser.add_argument("--port-file", type=Path, help="file to write the port to")
-    parser.add_argument("--metrics-port", type=int, help="port of the Prometheus exporter")
-    parser.add_argument("--num-threads", type=int, help="requests worked on at once")
-    parser.add_argument("--max-message-bytes", type=int, help="largest request and response")
-    parser.add_argument("--poll-seconds", type=float, help="how often to look for versions")
     parser.add_argument(
-        "--drain-seconds", type=float, help="how long requests may take after SIGTERM"
+        "--model-config-file",
+        type=Path,
+        help="TF Serving's model config file, for version policies and labels",
     )
+    add_server_options(parser)
+    # For the supervisor: one of several processes, which writes down its ports.
+    parser.add_argument("--worker-file", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -70,7 +71,7 @@ def _models(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the server until SIGTERM.
+    """Runs the server until SIGTERM; tells a fault in one line.
 
     Args:
         arguments: Command line; the process's own if None.
@@ -78,27 +79,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 after draining, else the error's.
     """
-    exit_on_stop_signals()
-    options = vars(_parse(arguments))
     try:
-        options["models"] = _models(options["models"])
-        _serve(options)
+        return run(list(sys.argv[1:] if arguments is None else arguments))
     except PolyrankError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the server, or several, until SIGTERM.
+
+    Args:
+        arguments: Command line.
+
+    Returns:
+        The exit code: 0 after draining, else that of a worker that could not start.
+
+    Raises:
+        PolyrankError: The server cannot be started.
+    """
+    exit_on_stop_signals()
+    options = vars(_parse(arguments))
+    options["models"] = _models(options["models"])
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    workers = options.get("workers", 1)
+    if workers < 1:
+        raise ConfigError("option --workers is not valid", constraint="1 or more", received=workers)
+    if workers > 1 and options["worker_file"] is None:
+        return Supervisor(arguments, options, workers).run()
+    _serve(options)
     return 0
 
 
 def _serve(options: dict[str, Any]) -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # Importing the server imports TensorFlow, which --help need not wait for.
-    from serving.server.server import ServerOptions, serve
+    stop_requested = threading.Event()
+    worker_file: Path | None = options["worker_file"]
+    if worker_file is not None:
+        _stop_with_supervisor(stop_requested)
+    # These import TensorFlow, which --help need not wait for.
+    from serving.server.model_config import read_model_config_file
+    from serving.server.server import EmbeddedServer, serve, write_whole
 
     # The deprecation of TensorFlow's session loader is known; it is what TF Serving does.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    serve(ServerOptions(**options))
+    config_file = options["model_config_file"]
+    configs = () if config_file is None else tuple(read_model_config_file(config_file))
+
+    def tell_ports(server: EmbeddedServer) -> None:
+        if worker_file is not None:
+            ports = {"port": server.port, "metrics_port": server.metrics_port}
+            write_whole(worker_file, json.dumps(ports))
+
+    is_worker = {"reuse_port": True, "may_reload": False} if worker_file is not None else {}
+    serve(
+        server_options(options, configs=configs, **is_worker),
+        stop_requested=stop_requested,
+        on_start=tell_ports,
+    )
+
+
+def _stop_with_supervisor(stop_requested: threading.Event) -> None:
+    """Ends this process when the supervisor does, however it ends: its end of the pipe closes."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        stop_requested.set()
+
+    threading.Thread(target=wait, name="supervisor", daemon=True).start()
 
 
 if __name__ == "__main__":

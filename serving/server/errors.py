@@ -5,7 +5,7 @@ The codes and the stable parts of the messages are TF Serving's; clients assert 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import grpc
 
@@ -96,6 +96,81 @@ def unknown_label(label: str) -> StatusError:
     return _invalid(f"Unrecognized servable version label: {label}")
 
 
+def label_of_unavailable_version(model: str, version: int) -> StatusError:
+    """A label may point only to a version that answers."""
+    return StatusError(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"Request to assign label to version {version} of model {model}, "
+        "which is not currently available for inference",
+    )
+
+
+def invalid_config(reason: str) -> StatusError:
+    """A new configuration cannot be used."""
+    return _invalid(f"model config: {reason}")
+
+
+def repeated_model(model: str) -> StatusError:
+    """A new configuration names a model twice."""
+    return _invalid(f"Illegal to list model {model} multiple times in config list")
+
+
+def relative_base_path(model: str, base_path: str) -> StatusError:
+    """A base path depends on the server's working directory."""
+    return _invalid(
+        f"Expected model {model} to have an absolute path or URI; got base_path()={base_path}"
+    )
+
+
+def base_path_not_allowed(base_path: str) -> StatusError:
+    """A base path lies outside the allowed roots."""
+    return StatusError(
+        grpc.StatusCode.PERMISSION_DENIED,
+        f"base path {base_path} lies outside the directories that this server may serve from",
+    )
+
+
+def not_a_config_list() -> StatusError:
+    """A reload asks for something else than a list of models."""
+    return _invalid(
+        "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+        "Only ModelConfigList is currently supported"
+    )
+
+
+def models_not_available(reasons: Mapping[str, str]) -> StatusError:
+    """A reload's new models do not serve, so nothing of it was applied."""
+    told = ", ".join(f"{{{name}: {reason}}}" for name, reason in sorted(reasons.items()))
+    return StatusError(
+        grpc.StatusCode.UNKNOWN,
+        f"{len(reasons)} model(s) did not become available: {{{told}}}; nothing was changed",
+    )
+
+
+def reload_under_way() -> StatusError:
+    """Another reload did not end in time."""
+    return StatusError(
+        grpc.StatusCode.DEADLINE_EXCEEDED, "another reload was under way until the deadline"
+    )
+
+
+def stopping() -> StatusError:
+    """The server is going away."""
+    return StatusError(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+
+
+def unauthenticated() -> StatusError:
+    """No token, or another one."""
+    return StatusError(grpc.StatusCode.UNAUTHENTICATED, "the request carries no valid bearer token")
+
+
+def reload_not_permitted(reason: str) -> StatusError:
+    """This server, as it was started, does not take configurations from this caller."""
+    return StatusError(
+        grpc.StatusCode.PERMISSION_DENIED, f"HandleReloadConfigRequest is not permitted: {reason}"
+    )
+
+
 def unknown_signature(name: str) -> StatusError:
     """Predict for a signature that the model lacks."""
     return StatusError(
@@ -109,6 +184,53 @@ def wrong_method_name(method_name: str) -> StatusError:
         grpc.StatusCode.INTERNAL,
         f"Expected prediction signature method_name to be one of predict, classify or regress. "
         f"Was: {method_name}",
+    )
+
+
+def signature_not_found(name: str) -> StatusError:
+    """Classify or Regress for a signature that the model lacks."""
+    return _invalid(f"No signature was found with the name: {name}")
+
+
+def unfit_signature(kind: str, reason: str) -> StatusError:
+    """A signature that cannot answer Classify or Regress."""
+    return _invalid(f"{kind} signature: {reason}")
+
+
+def unfit_result(reason: str) -> StatusError:
+    """A model computed something that is no classification or regression."""
+    return _invalid(reason)
+
+
+def empty_input() -> StatusError:
+    """Classify, Regress or MultiInference without examples."""
+    return _invalid("Input is empty.")
+
+
+def no_tasks() -> StatusError:
+    """MultiInference for nothing."""
+    return _invalid("Found ModelSpec with an empty model name.")
+
+
+def mixed_models() -> StatusError:
+    """MultiInference for several models."""
+    return _invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+
+
+def repeated_signature(name: str) -> StatusError:
+    """MultiInference for one signature twice."""
+    return _invalid(f"Duplicate evaluation of signature: {name}")
+
+
+def absent_signature(name: str) -> StatusError:
+    """MultiInference for a signature that the model lacks."""
+    return _invalid(f"Requested signature not found in model graph: {name}")
+
+
+def unsupported_method(method_name: str) -> StatusError:
+    """MultiInference for something else than classifying and regressing."""
+    return StatusError(
+        grpc.StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {method_name}"
     )
 
 
@@ -167,9 +289,75 @@ def wrong_input_shape(alias: str, expected: str, received: str) -> StatusError:
     return _invalid(f"input {alias} must have shape {expected}, not {received}")
 
 
+def too_many_rows(alias: str, num_rows: int, limit: int) -> StatusError:
+    """An input has more rows than the server takes."""
+    return _invalid(f"input {alias} has {num_rows} rows; this server takes at most {limit}")
+
+
+def string_too_long(alias: str, num_bytes: int, limit: int) -> StatusError:
+    """An input holds a longer string than the server takes."""
+    return _invalid(
+        f"input {alias} holds a string of {num_bytes} bytes; this server takes at most {limit}"
+    )
+
+
+def rest_signature_not_found(name: str) -> StatusError:
+    """REST predict for a signature that the model lacks."""
+    return _invalid(f'Serving signature name: "{name}" not found in signature def')
+
+
+def malformed_path(method: str, path: str) -> StatusError:
+    """A REST path that leads nowhere."""
+    return _invalid(f"Malformed request: {method} {path}")
+
+
+def invalid_json(reason: str) -> StatusError:
+    """A REST body that is not JSON."""
+    return _invalid(f"JSON Parse error: {reason}")
+
+
+def unfit_json(reason: str) -> StatusError:
+    """A REST body that is JSON, but no request."""
+    return _invalid(reason)
+
+
 def no_metadata_field() -> StatusError:
     """GetModelMetadata without a field."""
     return _invalid("GetModelMetadataRequest must specify at least one metadata_field")
+
+
+def batch_too_large(size: int, limit: int) -> StatusError:
+    """A request alone exceeds a batch."""
+    return _invalid(f"Task size {size} is larger than maximum input batch size {limit}")
+
+
+def batch_queue_full(num_batches: int) -> StatusError:
+    """As many batches wait as may wait."""
+    return StatusError(
+        grpc.StatusCode.UNAVAILABLE,
+        f"The batch scheduling queue to which this task was submitted is full; "
+        f"currently {num_batches} batches enqueued and max_enqueued_batches is {num_batches}",
+    )
+
+
+def expired_in_queue() -> StatusError:
+    """The deadline passed while the request waited for its batch."""
+    return StatusError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "Run() timeout exceeded while waiting in batching queue (expired in queue)",
+    )
+
+
+def timed_out() -> StatusError:
+    """The deadline passed while the request's batch was running."""
+    return StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for notification")
+
+
+def overloaded() -> StatusError:
+    """As many requests wait as may wait."""
+    return StatusError(
+        grpc.StatusCode.UNAVAILABLE, "the server is overloaded: its queue of requests is full"
+    )
 
 
 def unknown_metadata_field(field: str) -> StatusError:
@@ -199,14 +387,6 @@ def deadline_passed() -> StatusError:
 def unparsable_request() -> StatusError:
     """The bytes are no request message."""
     return _invalid("the request does not parse as the method's request message")
-
-
-def not_offered(method: str, instead: str) -> StatusError:
-    """A method of the contract that this server does not offer."""
-    return StatusError(
-        grpc.StatusCode.UNIMPLEMENTED,
-        f"{method} is not offered by the polyrank embedded server; {instead}",
-    )
 
 
 def invalid_saved_model(reason: str) -> StatusError:
@@ -247,8 +427,8 @@ def unsupported_warmup_record(position: int, kind: str | None) -> StatusError:
     """A warm-up record is of a kind that this server does not run."""
     return StatusError(
         grpc.StatusCode.UNIMPLEMENTED,
-        f"warm-up record {position} is a {kind or 'record of no kind'}; "
-        "the polyrank embedded server runs predict_log records",
+        f"warm-up record {position} is a {kind or 'record of no kind'}; the polyrank embedded "
+        "server runs predict, classify, regress and multi_inference records",
     )
 
 

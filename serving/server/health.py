@@ -34,6 +34,7 @@ class Health:
         self._read_availability = read_availability
         self._lock = threading.Lock()
         self._servicer = health.HealthServicer()
+        self._models: set[str] = set()
         self._set(services.MODEL_SERVICE, True)
         self.refresh()
 
@@ -47,6 +48,10 @@ class Health:
         # report late, and what it reports would stay.
         with self._lock:
             availability = self._read_availability()
+            # A model that is served no more was, at least, asked about before.
+            for model in self._models - availability.keys():
+                self._set(health_service(model), False)
+            self._models |= availability.keys()
             for model, is_available in availability.items():
                 self._set(health_service(model), is_available)
             are_available = all(availability.values())

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from serving.api.messages import PredictionLog
 from serving.contract import WARMUP_FILE
 from serving.server import errors
+from serving.server.call import Call
+from serving.server.examples import run_classify, run_multi_inference, run_regress
+from serving.server.limits import Limits
 from serving.server.manifest import verify_manifest
 from serving.server.predict import run_predict
-from serving.server.runtime import SavedModelRuntime, read_records
+from serving.server.runtime import LoadedModel, SavedModelRuntime, read_records
 
 MAX_WARMUP_RECORDS = 1000
 
+_RUN: dict[str | None, Callable[[LoadedModel, Any, Call, Limits], Any]] = {
+    "predict_log": run_predict,
+    "classify_log": run_classify,
+    "regress_log": run_regress,
+    "multi_inference_log": run_multi_inference,
+}
 
-def load_version(directory: Path) -> SavedModelRuntime:
+
+def load_version(
+    directory: Path, on_warmup: Callable[[str, float], None] = lambda code, seconds: None
+) -> SavedModelRuntime:
     """Loads a version and has it answer its own warm-up requests.
 
     Args:
         directory: Directory of the version.
+        on_warmup: Told the status code of the warm-up and its seconds, if there was one.
 
     Returns:
         The runtime, ready to serve.
@@ -30,11 +46,15 @@ def load_version(directory: Path) -> SavedModelRuntime:
     if not (directory / "saved_model.pb").is_file():
         raise errors.no_saved_model(directory.name)
     runtime = SavedModelRuntime(directory)
+    start = time.perf_counter()
     try:
-        warm_up(runtime, directory / WARMUP_FILE)
-    except BaseException:
+        num_run = warm_up(runtime, directory / WARMUP_FILE)
+    except BaseException as error:
+        on_warmup(errors.status_of(error).code.name, time.perf_counter() - start)
         runtime.close()
         raise
+    if num_run:
+        on_warmup("OK", time.perf_counter() - start)
     return runtime
 
 
@@ -49,8 +69,8 @@ def warm_up(runtime: SavedModelRuntime, path: Path) -> int:
         How many requests were run.
 
     Raises:
-        StatusError: The file is damaged, holds more than 1,000 records or kinds other than
-            Predict, or a request fails.
+        StatusError: The file is damaged, holds more than 1,000 records or other kinds,
+            or a request fails.
     """
     if not path.is_file():
         return 0
@@ -63,10 +83,11 @@ def warm_up(runtime: SavedModelRuntime, path: Path) -> int:
         except Exception:  # protobuf's DecodeError; its text would echo the record
             raise errors.unparsable_warmup_record(num_run) from None
         kind = log.WhichOneof("log_type")
-        if kind != "predict_log":
+        run = _RUN.get(kind)
+        if run is None:
             raise errors.unsupported_warmup_record(num_run, kind)
         try:
-            run_predict(runtime, log.predict_log.request)
+            run(runtime, getattr(log, kind).request, Call(), Limits())
         except errors.StatusError as error:
             raise errors.warmup_failed(num_run, error) from None
         num_run += 1

@@ -10,11 +10,14 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-_LABELS = ("model", "version", "method", "code")
+from serving.server.call import Call
+
 _PREFIX = ":tensorflow:serving:"
+_COUNT_LABELS = ("model_name", "version", "API", "status")
 _LATENCY_BUCKETS_US = [
     scale * 10**power for power in range(2, 7) for scale in (1, 2, 5)
 ]  # 100 us to 5 s
+_EXAMPLE_BUCKETS = [2**power for power in range(15)]  # TF Serving's
 
 
 class _RequestCount(Collector):
@@ -34,15 +37,16 @@ class _RequestCount(Collector):
         with self._lock:
             counts = list(self._counts.items())
         for labels, count in counts:
-            metric.add_sample(name, dict(zip(_LABELS, labels, strict=True)), count)
+            metric.add_sample(name, dict(zip(_COUNT_LABELS, labels, strict=True)), count)
         yield metric
 
 
 class ServerMetrics:
     """Counts and times requests, by model, version, method and status code.
 
-    Requests for models that are not served carry empty `model` and `version` labels, so that
-    callers cannot make up label values.
+    Names, units and labels are TF Serving's; `version` is added everywhere, and `API` to the
+    count. Requests for models that are not served carry empty `model_name` and `version` labels,
+    so that callers cannot make up label values.
 
     Attributes:
         registry: What an exporter serves.
@@ -52,26 +56,68 @@ class ServerMetrics:
         self.registry = CollectorRegistry()
         self._count = _RequestCount()
         self.registry.register(self._count)
-        self._latency = Histogram(
-            f"{_PREFIX}request_latency",
+        self._latency = self._histogram(
+            "request_latency",
             "Time from a request's start in the server to its answer, in microseconds.",
-            _LABELS,
-            buckets=_LATENCY_BUCKETS_US,
-            registry=self.registry,
+            ("model_name", "version", "API", "entrypoint"),
+        )
+        self._runtime_latency = self._histogram(
+            "runtime_latency",
+            "Time that TensorFlow took for a request, queue for a batch included, in microseconds.",
+            ("model_name", "version", "API", "runtime"),
+        )
+        self._example_counts = self._histogram(
+            "request_example_counts",
+            "Rows of a request.",
+            ("model", "version"),
+            _EXAMPLE_BUCKETS,
+        )
+        self._warmup_latency = self._histogram(
+            "model_warmup_latency",
+            "Time that a version's warm-up requests took, in microseconds.",
+            ("model_name", "version", "status"),
+        )
+        self._queuing_latency = self._histogram(
+            "batching_session:queuing_latency",
+            "Time that a request waited for its batch, in microseconds.",
+            ("model_name", "version", "thread_pool_name"),
         )
 
-    def observe(
-        self, *, model: str, version: str, method: str, code: str, latency_us: float
-    ) -> None:
+    def _histogram(
+        self,
+        name: str,
+        description: str,
+        labels: tuple[str, ...],
+        buckets: list[int] = _LATENCY_BUCKETS_US,
+    ) -> Histogram:
+        return Histogram(
+            _PREFIX + name, description, labels, buckets=buckets, registry=self.registry
+        )
+
+    def observe(self, call: Call, *, method: str, code: str, seconds: float) -> None:
         """Records one answered request.
 
         Args:
-            model: The served model, or empty.
-            version: The version that answered, or empty.
+            call: The call, with what the method told about it.
             method: The method's name.
             code: Name of the status code, ``OK`` for an answer.
-            latency_us: Microseconds from start to answer.
+            seconds: From the start in the server to the answer.
         """
-        labels = (model, version, method, code)
-        self._count.increment(labels)
-        self._latency.labels(*labels).observe(latency_us)
+        self._count.increment((call.model, call.version, method, code))
+        self._latency.labels(call.model, call.version, method, call.entrypoint).observe(
+            seconds * 1e6
+        )
+        if call.runtime_seconds is not None:
+            self._runtime_latency.labels(call.model, call.version, method, "TF1").observe(
+                call.runtime_seconds * 1e6
+            )
+        if call.num_examples is not None:
+            self._example_counts.labels(call.model, call.version).observe(call.num_examples)
+
+    def observe_warmup(self, model: str, version: str, *, code: str, seconds: float) -> None:
+        """Records one warm-up."""
+        self._warmup_latency.labels(model, version, code).observe(seconds * 1e6)
+
+    def observe_queuing(self, model: str, version: str, seconds: float) -> None:
+        """Records how long a request waited for its batch."""
+        self._queuing_latency.labels(model, version, "batch_threads").observe(seconds * 1e6)

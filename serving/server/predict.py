@@ -2,73 +2,76 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from serving.api.messages import PredictResponse
-from serving.api.tensors import DEFAULT_MAX_BYTES, Array, TensorError, decode, encode
+from serving.api.tensors import Array, TensorError, decode, encode
 from serving.contract import SERVING_DEFAULT
 from serving.server import errors
-from serving.server.runtime import SavedModelRuntime, Signature
+from serving.server.call import Call
+from serving.server.limits import Limits
+from serving.server.runtime import LoadedModel, Signature
 
 
-def run_predict(
-    runtime: SavedModelRuntime,
-    request: Any,
-    *,
-    version: int | None = None,
-    timeout_seconds: float | None = None,
-    max_tensor_bytes: int = DEFAULT_MAX_BYTES,
-) -> Any:
+def run_predict(model: LoadedModel, request: Any, call: Call, limits: Limits) -> Any:
     """Answers a PredictRequest.
 
     Args:
-        runtime: The loaded version.
-        request: A PredictRequest; its model spec has been resolved to this version.
-        version: The version's number, for the response.
-        timeout_seconds: Time limit of the computation.
-        max_tensor_bytes: Most memory to build input tensors in.
+        model: The version that the request's model spec resolved to.
+        request: A PredictRequest.
+        call: Whose call it is; told the number of rows and the time that TensorFlow took.
+        limits: How large the request may be.
 
     Returns:
-        A PredictResponse that names the resolved signature and version.
+        A PredictResponse that names the resolved signature, but not yet the version.
 
     Raises:
         StatusError: The request does not fit the signature, or running it failed.
     """
     name = request.model_spec.signature_name or SERVING_DEFAULT
-    signature = runtime.signatures.get(name)
+    signature = model.signatures.get(name)
     if signature is None:
         raise errors.unknown_signature(name)
     if not signature.is_inference:
         raise errors.wrong_method_name(signature.method_name)
-    inputs = _inputs(signature, request.inputs, max_tensor_bytes)
+    inputs = _inputs(signature, request.inputs, limits)
     outputs = _outputs(signature, request.output_filter)
-    values = runtime.run(signature, inputs, outputs, timeout_seconds)
+    call.num_examples = max((len(a) for a in inputs.values() if a.ndim), default=1)
+    start = time.perf_counter()
+    values = model.run(
+        {signature.inputs[alias].tensor: array for alias, array in inputs.items()},
+        [signature.outputs[alias] for alias in outputs],
+        call.seconds_left,
+        is_batchable=signature.is_batchable,
+    )
+    call.runtime_seconds = time.perf_counter() - start
     response = PredictResponse()
     response.model_spec.name = request.model_spec.name
     response.model_spec.signature_name = name
-    if version is not None:
-        response.model_spec.version.value = version
     for alias, value in zip(outputs, values, strict=True):
         response.outputs[alias].CopyFrom(encode(value))
     return response
 
 
-def _inputs(signature: Signature, sent: Any, max_tensor_bytes: int) -> dict[str, Array]:
+def _inputs(signature: Signature, sent: Any, limits: Limits) -> dict[str, Array]:
     if len(sent) > len(signature.inputs) or (
         len(sent) < len(signature.inputs) and not signature.defaults
     ):
         raise errors.input_size_mismatch(sent, signature.inputs)
     arrays: dict[str, Array] = {}
-    bytes_left = max_tensor_bytes
+    bytes_left = limits.max_message_bytes
     for alias, info in signature.inputs.items():
         if alias in sent:
+            proto = sent[alias]
             try:
-                arrays[alias] = decode(sent[alias], max_bytes=bytes_left)
+                arrays[alias] = decode(proto, max_bytes=bytes_left)
             except TensorError as error:
                 raise errors.tensor_parsing_error(alias, str(error)) from None
             bytes_left -= arrays[alias].nbytes
-            info.check(alias, sent[alias].dtype, arrays[alias].shape)
+            info.check(alias, proto.dtype, arrays[alias].shape)
+            limits.check(alias, arrays[alias], proto.ByteSize())
         elif alias in signature.defaults:
             arrays[alias] = signature.defaults[alias]
         else:

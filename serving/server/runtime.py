@@ -1,6 +1,6 @@
 """A SavedModel in a TensorFlow session, as TF Serving itself runs it.
 
-One session per version. A request runs a callable that is cached per signature, outputs and time
+One session per version. A request runs a callable that is cached per inputs, outputs and time
 limit. Only the part of the graph that the outputs need runs; but a TF2 export wraps each signature
 in one function call, which TensorFlow runs whole, so asking such a model for fewer outputs saves
 their transfer, not their computation.
@@ -15,12 +15,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from serving.api.messages import DATA_TYPE_NAMES, SignatureDef
 from serving.api.tensors import Array, TensorError, decode
+from serving.contract import RANK
 from serving.server import errors
 
 # TensorFlow reads these when it is imported, so they come first.
@@ -41,6 +42,7 @@ _SHORTEST_LIMIT_MS = 32
 _LONGEST_LIMIT_MS = 1 << 22
 
 RunCallable = Callable[..., Sequence[Any]]
+_CallableKey = tuple[tuple[str, ...], tuple[str, ...], int]
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Signature:
         defaults: Values of inputs that may be left out.
         is_inference: Whether Predict may run it.
         method_name: What kind of signature it is.
+        is_batchable: Whether rows of several requests may be computed together: every input and
+            output has its rows in the first dimension, and the rows do not see each other.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Signature:
     defaults: Mapping[str, Array]
     is_inference: bool
     method_name: str
+    is_batchable: bool
 
     @classmethod
     def from_proto(cls, name: str, definition: Any) -> Signature:
@@ -108,11 +113,49 @@ class Signature:
             defaults={alias: decode(proto) for alias, proto in definition.defaults.items()},
             is_inference=definition.method_name in _INFERENCE_METHODS,
             method_name=definition.method_name,
+            # The candidates of `rank` are compared with each other, even where its shapes allow
+            # more.
+            is_batchable=name != RANK
+            and all(
+                _has_rows(info)
+                for infos in (definition.inputs, definition.outputs)
+                for info in infos.values()
+            ),
         )
 
 
 def _shape(proto: Any) -> tuple[int, ...] | None:
     return None if proto.unknown_rank else tuple(dim.size for dim in proto.dim)
+
+
+def _has_rows(info: Any) -> bool:
+    shape = _shape(info.tensor_shape)
+    return bool(shape) and shape is not None and shape[0] == -1
+
+
+class LoadedModel(Protocol):
+    """A loaded version that answers from several threads at once.
+
+    Attributes:
+        signatures: What it can be asked, by name.
+        signature_defs: The same as SignatureDef messages.
+    """
+
+    signatures: Mapping[str, Signature]
+    signature_defs: Mapping[str, Any]
+
+    def run(
+        self,
+        feeds: Mapping[str, Array],
+        fetches: Sequence[str],
+        timeout_seconds: float | None = None,
+        *,
+        is_batchable: bool = False,
+    ) -> list[Array]:
+        """Computes tensors of the graph; see `SavedModelRuntime.run`."""
+
+    def close(self) -> None:
+        """Frees it, and cancels what still runs."""
 
 
 class SavedModelRuntime:
@@ -134,48 +177,46 @@ class SavedModelRuntime:
         try:
             with graph.as_default():
                 meta_graph = tf.compat.v1.saved_model.load(self._session, [_SERVE_TAG], str(path))
-            self.signature_defs = {
+            self.signature_defs: Mapping[str, Any] = {
                 name: SignatureDef.FromString(definition.SerializeToString())
                 for name, definition in meta_graph.signature_def.items()
             }
-            self.signatures = {
+            self.signatures: Mapping[str, Signature] = {
                 name: Signature.from_proto(name, definition)
                 for name, definition in self.signature_defs.items()
             }
         except Exception as error:
             self._session.close()
             raise _load_failure(error) from None
-        self._callables: OrderedDict[tuple[str, tuple[str, ...], int], RunCallable] = OrderedDict()
+        self._callables: OrderedDict[_CallableKey, RunCallable] = OrderedDict()
         self._lock = threading.Lock()
 
     def run(
         self,
-        signature: Signature,
-        inputs: Mapping[str, Array],
-        outputs: Sequence[str],
+        feeds: Mapping[str, Array],
+        fetches: Sequence[str],
         timeout_seconds: float | None = None,
+        *,
+        is_batchable: bool = False,
     ) -> list[Array]:
-        """Computes outputs of a signature.
+        """Computes tensors of the graph.
 
         Args:
-            signature: One of `signatures`.
-            inputs: An array for each of its inputs.
-            outputs: Aliases of the outputs to return.
+            feeds: Values by the names of the tensors to feed.
+            fetches: Names of the tensors to compute; only what they need is run.
             timeout_seconds: Time limit, rounded up to a power of two of milliseconds so that
                 few callables serve all limits; None for no limit.
+            is_batchable: Ignored: every run is one of its own.
 
         Returns:
-            One array per output.
+            One array per fetch.
 
         Raises:
             StatusError: The runtime's code and text. The text may echo the inputs.
         """
-        key = (signature.name, tuple(outputs), _limit_ms(timeout_seconds))
+        key = (tuple(feeds), tuple(fetches), _limit_ms(timeout_seconds))
         try:
-            run = self._callable(key, signature)
-            return [
-                np.asarray(value) for value in run(*(inputs[alias] for alias in signature.inputs))
-            ]
+            return [np.asarray(value) for value in self._callable(key)(*feeds.values())]
         except tf.errors.OpError as error:
             raise errors.StatusError(
                 errors.code_of_number(error.error_code), error.message, echoes_data=True
@@ -187,17 +228,12 @@ class SavedModelRuntime:
             self._callables.clear()
         self._session.close()
 
-    def _callable(self, key: tuple[str, tuple[str, ...], int], signature: Signature) -> RunCallable:
+    def _callable(self, key: _CallableKey) -> RunCallable:
         with self._lock:
             run = self._callables.get(key)
             if run is None:
-                _, outputs, limit_ms = key
-                run = make_callable(
-                    self._session,
-                    feeds=[info.tensor for info in signature.inputs.values()],
-                    fetches=[signature.outputs[alias] for alias in outputs],
-                    limit_ms=limit_ms,
-                )
+                feeds, fetches, limit_ms = key
+                run = make_callable(self._session, feeds, fetches, limit_ms)
                 self._callables[key] = run
                 if len(self._callables) > _MAX_CACHED_CALLABLES:
                     self._callables.popitem(last=False)

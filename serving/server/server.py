@@ -1,4 +1,4 @@
-"""The embedded server: models from their base paths, over gRPC."""
+"""The embedded server: models from their base paths, over gRPC and REST."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from wsgiref.simple_server import WSGIServer
@@ -20,114 +18,73 @@ from prometheus_client import start_http_server
 
 from models.spec.errors import ConfigError
 from serving.errors import UnavailableError
+from serving.server.access import Access, is_loopback
+from serving.server.batching import BatchedModel, BatchThreads
 from serving.server.health import Health, enable_reflection
 from serving.server.loading import load_version
 from serving.server.metrics import ServerMetrics
+from serving.server.model_config import ModelConfig
 from serving.server.model_service import ModelService
-from serving.server.models import ServedModels
+from serving.server.models import ServedModels, Versions
+from serving.server.options import ServerOptions
 from serving.server.prediction_service import PredictionService
+from serving.server.request_pool import RequestPool, ShedOverload
+from serving.server.rest import RestApi, RestServer
+from serving.server.runtime import LoadedModel
 from serving.server.stop_signals import STOP_SIGNALS
 from serving.server.versions import ModelVersions
 
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ServerOptions:
-    """What to serve, and where.
-
-    Attributes:
-        models: By the name that requests ask for, the base path: a directory with one numbered
-            directory per version.
-        host: Address to listen on.
-        port: gRPC port; 0 lets the operating system pick one.
-        port_file: Where to write the port once the server listens.
-        metrics_port: Port of the Prometheus exporter (any path); none if None.
-        num_threads: How many requests are worked on at once.
-        max_message_bytes: Largest request and response.
-        poll_seconds: How often to look for new versions.
-        drain_seconds: How long requests under way may take after SIGTERM; then they are cancelled.
-    """
-
-    models: Mapping[str, Path]
-    host: str = "127.0.0.1"
-    port: int = 0
-    port_file: Path | None = None
-    metrics_port: int | None = None
-    num_threads: int = 16
-    max_message_bytes: int = 64 << 20
-    poll_seconds: float = 0.5
-    drain_seconds: float = 10.0
-
-    def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            ConfigError: There is no model, one has no name, or a value is out of range.
-        """
-        if not self.models:
-            raise _invalid("models", "at least one model", "none")
-        if not all(self.models):
-            raise _invalid("models", "names that are not empty", repr(list(self.models)))
-        # What is served stays what it was checked to be, whatever the caller does to its own.
-        object.__setattr__(self, "models", dict(self.models))
-        for name in ("num_threads", "max_message_bytes", "poll_seconds"):
-            if getattr(self, name) <= 0:
-                raise _invalid(name, "a positive number", getattr(self, name))
-        if self.drain_seconds < 0:
-            raise _invalid("drain_seconds", "0 or more", self.drain_seconds)
-        for name in ("port", "metrics_port"):
-            if not 0 <= (getattr(self, name) or 0) <= 65535:
-                raise _invalid(name, "0 to 65535", getattr(self, name))
-
-
-def _invalid(option: str, constraint: str, received: object) -> ConfigError:
-    return ConfigError(
-        f"server option {option} is not valid", constraint=constraint, received=received
-    )
-
-
 class EmbeddedServer:
     """Serves models until it is stopped; use it as a context manager or start and stop it.
 
     Args:
-        options: What to serve, and where.
+        options: What to serve, where, and to whom.
+
+    Raises:
+        ConfigError: The TLS files cannot be used.
     """
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
         self.metrics = ServerMetrics()
+        self._credentials = None if options.tls is None else options.tls.grpc_credentials()
+        self._batch_threads = (
+            None if options.batching is None else BatchThreads(options.batching.num_batch_threads)
+        )
         self._models = ServedModels(
-            {
-                name: ModelVersions(
-                    name,
-                    base_path,
-                    load_version,
-                    poll_seconds=options.poll_seconds,
-                    on_change=self._refresh_health,
-                )
-                for name, base_path in options.models.items()
-            }
+            options.model_configs(), self._make_versions, on_change=self._refresh_health
         )
         self._health = Health(self._models.availability)
-        self._executor = ThreadPoolExecutor(options.num_threads, thread_name_prefix="grpc")
+        self._pool = RequestPool(options.num_threads, options.max_queued_requests)
+        self._shed = ShedOverload(self._pool)
         self._server = grpc.server(
-            self._executor,
+            self._pool,
+            interceptors=(self._shed,),
             options=[
-                ("grpc.max_send_message_length", options.max_message_bytes),
-                ("grpc.max_receive_message_length", options.max_message_bytes),
+                ("grpc.max_send_message_length", options.limits.max_message_bytes),
+                ("grpc.max_receive_message_length", options.limits.max_message_bytes),
                 # Otherwise a second server on a busy port silently takes half of its requests.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(options.reuse_port)),
             ],
         )
-        prediction = PredictionService(self._models, options.max_message_bytes)
+        access = Access(options.token, options.admin_token, is_local=is_loopback(options.host))
+        prediction = PredictionService(self._models, options.limits, access)
+        model_service = ModelService(
+            self._models, access, options.reload_roots(), may_reload=options.may_reload
+        )
         self._server.add_generic_rpc_handlers(
-            (prediction.handler(self.metrics), ModelService(self._models).handler(self.metrics))
+            (prediction.handler(self.metrics), model_service.handler(self.metrics))
         )
         self._health.add_to(self._server)
         enable_reflection(self._server)
+        self._rest_api = RestApi(self._models, prediction, model_service, self.metrics)
+        self._rest: RestServer | None = None
         self._exporter: WSGIServer | None = None
         self.port = 0
+        self.rest_port: int | None = None
         self.metrics_port: int | None = None
 
     def __enter__(self) -> EmbeddedServer:
@@ -156,10 +113,12 @@ class EmbeddedServer:
         """
         self._bind()
         self._server.start()
+        if self._rest is not None:
+            self._rest.start()
         self._models.start()
         if self.options.port_file is not None:
             try:
-                _write_whole(self.options.port_file, f"{self.port}\n")
+                write_whole(self.options.port_file, f"{self.port}\n")
             except OSError as error:
                 self.stop(0)
                 raise ConfigError(
@@ -167,7 +126,8 @@ class EmbeddedServer:
                     received=error.strerror,
                     remedy="name a file in a directory that exists",
                 ) from None
-        _LOG.info("listening on %s for %s", self.target, ", ".join(self.options.models))
+        names = ", ".join(config.name for config in self.options.model_configs())
+        _LOG.info("listening on %s for %s", self.target, names)
 
     def stop(self, drain_seconds: float | None = None) -> None:
         """Refuses new requests, lets those under way end, frees the models.
@@ -179,30 +139,81 @@ class EmbeddedServer:
             drain_seconds = self.options.drain_seconds
         self._health.drain()
         end = time.monotonic() + drain_seconds
+        if self._rest is not None:
+            self._rest.stop()
         self._server.stop(drain_seconds).wait()
-        self._executor.shutdown(wait=False)
+        self._pool.shutdown(wait=False)
+        self._shed.shutdown()
         self._models.stop(max(0.0, end - time.monotonic()))
+        if self._batch_threads is not None:
+            self._batch_threads.stop()
         if self._exporter is not None:
             self._exporter.shutdown()
             self._exporter.server_close()
         _LOG.info("stopped")
 
+    def _make_versions(self, config: ModelConfig) -> Versions:
+        return ModelVersions(
+            config.name,
+            config.base_path,
+            lambda directory: self._load(config.name, directory),
+            policy=config.policy,
+            labels=config.labels,
+            poll_seconds=self.options.poll_seconds,
+            on_change=self._refresh_health,
+        )
+
+    def _load(self, model: str, directory: Path) -> LoadedModel:
+        version = str(int(directory.name))
+        runtime = load_version(
+            directory,
+            lambda code, seconds: self.metrics.observe_warmup(
+                model, version, code=code, seconds=seconds
+            ),
+        )
+        if self.options.batching is None or self._batch_threads is None:
+            return runtime
+        return BatchedModel(
+            runtime,
+            self.options.batching,
+            self._batch_threads,
+            lambda seconds: self.metrics.observe_queuing(model, version, seconds),
+        )
+
     def _bind(self) -> None:
         options = self.options
+        address = f"{options.host}:{options.port}"
         try:
-            self.port = self._server.add_insecure_port(f"{options.host}:{options.port}")
+            self.port = (
+                self._server.add_insecure_port(address)
+                if self._credentials is None
+                else self._server.add_secure_port(address, self._credentials)
+            )
         except RuntimeError:  # gRPC says why on stderr only
             raise _cannot_listen(options.host, options.port) from None
-        if options.metrics_port is None:
-            return
         try:
-            self._exporter, _ = start_http_server(
-                options.metrics_port, options.host, self.metrics.registry
-            )
+            if options.rest_port is not None:
+                port = options.rest_port
+                self._rest = RestServer(
+                    self._rest_api,
+                    # Of several processes each would tell of itself only.
+                    None if options.reuse_port else self.metrics.registry,
+                    self._pool,
+                    options.limits,
+                    (options.host, port),
+                    tls=None if options.tls is None else options.tls.ssl_context(),
+                    reuse_port=options.reuse_port,
+                )
+                self.rest_port = self._rest.port
+            if options.metrics_port is not None:
+                port = options.metrics_port
+                self._exporter, _ = start_http_server(port, options.host, self.metrics.registry)
+                self.metrics_port = self._exporter.server_port
         except OSError:
             self._server.stop(None)
-            raise _cannot_listen(options.host, options.metrics_port) from None
-        self.metrics_port = self._exporter.server_port
+            if self._rest is not None:
+                self._rest.stop()
+            raise _cannot_listen(options.host, port) from None
 
     def _refresh_health(self) -> None:
         self._health.refresh()
@@ -216,29 +227,39 @@ def _cannot_listen(host: str, port: int) -> UnavailableError:
     )
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Writes a file that readers see whole or not at all."""
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that readers see whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.replace(path)
 
 
-def serve(options: ServerOptions) -> None:
+def serve(
+    options: ServerOptions,
+    stop_requested: threading.Event | None = None,
+    on_start: Callable[[EmbeddedServer], None] = lambda server: None,
+) -> None:
     """Serves until SIGTERM or SIGINT, then drains and returns.
 
     Call it in the main thread.
 
     Args:
-        options: What to serve, and where.
+        options: What to serve, where, and to whom.
+        stop_requested: Set by whoever else may end it.
+        on_start: Told the server once it listens.
 
     Raises:
         UnavailableError: A port is taken or the host is not this machine's.
-        ConfigError: The port file cannot be written.
+        ConfigError: The port file cannot be written, or the TLS files cannot be used.
     """
-    stop_requested = threading.Event()
+    requested = stop_requested or threading.Event()
 
     def request_stop(number: int, frame: FrameType | None) -> None:
-        stop_requested.set()
+        requested.set()
 
     for number in STOP_SIGNALS:
         signal.signal(number, request_stop)
@@ -246,5 +267,6 @@ def serve(options: ServerOptions) -> None:
     # Freeing a version collects garbage: it need not walk through all that was imported.
     gc.freeze()
     server.start()
-    stop_requested.wait()
+    on_start(server)
+    requested.wait()
     server.stop()

@@ -6,7 +6,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from serving.contract import VersionState
 from serving.server import errors
 from serving.server.base_path import fingerprint, version_directories
+from serving.server.model_config import LATEST, ModelConfig, VersionPolicy
 
 _LOG = logging.getLogger(__name__)
 _MAX_ENDED_VERSIONS = 100
@@ -69,19 +70,22 @@ class _Servable(Generic[R]):
 
 
 class ModelVersions(Generic[R]):
-    """Serves the newest version under a base path and follows what is pushed there.
+    """Serves the wanted versions under a base path and follows what is pushed there.
 
-    A new version takes over only once it has loaded; the old one is freed when its last handle
-    is released. A version that fails to load is reported as END with the error and is tried again
-    when its files change; meanwhile what was serving goes on serving.
+    Availability is preserved: versions that are no longer wanted are retired only once a wanted
+    one has loaded, and each is freed when its last handle is released. A version that fails to
+    load is reported as END with the error and is tried again when its files change; meanwhile
+    what was serving goes on serving.
 
-    Differs from TF Serving: if nothing is serving and the newest version fails, older versions
+    Differs from TF Serving: if nothing is serving and the newest versions fail, older versions
     are tried; failed loads are not retried on a timer.
 
     Args:
         name: Name of the model.
         base_path: Directory with one numbered directory per version.
         load: Loads a version from its directory; raises if it must not serve.
+        policy: Which versions to serve.
+        labels: Versions by label.
         poll_seconds: How often to look for versions.
         on_change: Called, without locks held, after what is available changed.
     """
@@ -92,12 +96,16 @@ class ModelVersions(Generic[R]):
         base_path: Path,
         load: Callable[[Path], R],
         *,
+        policy: VersionPolicy = LATEST,
+        labels: Mapping[str, int] | None = None,
         poll_seconds: float = 0.5,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
-        self._base_path = base_path
+        self.base_path = base_path
         self._load = load
+        self._policy = policy
+        self._labels = dict(labels or {})
         self._poll_seconds = poll_seconds
         self._on_change = on_change
         self._lock = threading.Lock()
@@ -106,6 +114,7 @@ class ModelVersions(Generic[R]):
         self._complaint = ""
         self._wake = threading.Event()
         self._stopping = False
+        self._has_polled = False
         self._thread = threading.Thread(target=self._watch, name=f"versions-{name}", daemon=True)
 
     def start(self) -> None:
@@ -126,19 +135,54 @@ class ModelVersions(Generic[R]):
         self.stop_watching()
         if self._thread.ident is not None:
             self._thread.join()
-        self._retire(keep=None)
+        self._retire(keep=())
         end = time.monotonic() + drain_seconds
         while not self._free_drained() and time.monotonic() < end:
             self._wake.wait(min(0.05, drain_seconds))
             self._wake.clear()
         self._free(self._retired())
 
+    def configure(self, config: ModelConfig) -> None:
+        """Takes over another policy and other labels; versions follow at the next poll.
+
+        Args:
+            config: The model's configuration; its base path is this one's.
+        """
+        with self._lock:
+            self._policy = config.policy
+            self._labels = dict(config.labels)
+        self._wake.set()
+
+    def check_labels(self, labels: Mapping[str, int]) -> None:
+        """Checks that labels point to versions that are available now.
+
+        Raises:
+            StatusError: FAILED_PRECONDITION if one does not.
+        """
+        with self._lock:
+            for version in labels.values():
+                servable = self._servables.get(version)
+                if servable is None or servable.state is not VersionState.AVAILABLE:
+                    raise errors.label_of_unavailable_version(self.name, version)
+
+    def labelled(self, label: str) -> int:
+        """Returns the version that carries a label.
+
+        Raises:
+            StatusError: INVALID_ARGUMENT if none does.
+        """
+        with self._lock:
+            try:
+                return self._labels[label]
+            except KeyError:
+                raise errors.unknown_label(label) from None
+
     @contextmanager
     def acquire(self, version: int | None = None) -> Iterator[Handle[R]]:
         """Holds a version for the time of a request.
 
         Args:
-            version: The version; the serving one if None.
+            version: The version; the newest available one if None.
 
         Raises:
             StatusError: NOT_FOUND if it is not available.
@@ -162,6 +206,11 @@ class ModelVersions(Generic[R]):
             self._wake.set()
 
     @property
+    def has_polled(self) -> bool:
+        """Whether the base path has been looked at, and what was found there loaded or refused."""
+        return self._has_polled
+
+    @property
     def is_available(self) -> bool:
         """Whether a version is serving."""
         return self._serving is not None
@@ -178,27 +227,33 @@ class ModelVersions(Generic[R]):
         """Looks at the base path once and loads or retires what that asks for."""
         self._free_drained()
         try:
-            found = version_directories(self._base_path)
+            found = version_directories(self.base_path)
         except OSError as error:
             # Gone for now, or for good: either way no reason to stop serving.
             self._complain(f"the base path cannot be read: {error}")
             return
         if not found:
             self._complain("no version under the base path")
-            self._retire(keep=None)
+            self._retire(keep=())
             return
         self._complain("")
-        newest = max(found)
-        if self._serving is not None and self._serving.version == newest:
-            return
-        for version in sorted(found, reverse=True):
-            if self._stopping:
-                return
-            known = self._servables.get(version)
-            if known is not None and known.state is VersionState.UNLOADING:
-                return  # it is wanted back: once its old load is freed
-            if self._try_load(version, found[version]) or self._serving is not None:
-                return
+        wanted = self._policy.wanted(found)
+        # A wanted version that is still being unloaded is wanted back: once its old load is freed.
+        blocked = any(self._state(version) is VersionState.UNLOADING for version in wanted)
+        for version in wanted:
+            if not self._stopping:
+                self._load_unless_known(version, found[version])
+        if self._policy.may_go_back and not blocked:
+            for version in sorted(set(found) - set(wanted), reverse=True):
+                if self.is_available or self._stopping:
+                    break
+                self._load_unless_known(version, found[version])
+        if not wanted or any(self._state(v) is VersionState.AVAILABLE for v in wanted):
+            self._retire(keep=wanted)
+
+    def _state(self, version: int) -> VersionState:
+        servable = self._servables.get(version)
+        return VersionState.UNKNOWN if servable is None else servable.state
 
     def _watch(self) -> None:
         while not self._stopping:
@@ -207,14 +262,18 @@ class ModelVersions(Generic[R]):
             except Exception as error:
                 # Whatever it was, what is serving must go on, and later pushes be seen.
                 _LOG.exception("model %s: polling failed: %s", self.name, type(error).__name__)
+            self._has_polled = True
             self._wake.wait(self._poll_seconds)
             self._wake.clear()
 
-    def _try_load(self, version: int, path: Path) -> bool:
+    def _load_unless_known(self, version: int, path: Path) -> None:
+        """Loads a version unless it serves, is being unloaded, or failed with these files."""
+        if self._state(version) in (VersionState.AVAILABLE, VersionState.UNLOADING):
+            return
         files = fingerprint(path)
         known = self._servables.get(version)
         if known is not None and known.error is not None and known.failed_files == files:
-            return False
+            return
         servable: _Servable[R] = _Servable(version)
         with self._lock:
             self._servables[version] = servable
@@ -235,27 +294,29 @@ class ModelVersions(Generic[R]):
                 version,
                 failure.log_text(),
             )
-            return False
+            return
         with self._lock:
             servable.runtime = runtime
             servable.state = VersionState.AVAILABLE
-            self._serving = servable
+            self._choose_latest()
         _LOG.info("model %s: version %d is available", self.name, version)
         self._on_change()
-        self._retire(keep=version)
-        return True
 
-    def _retire(self, keep: int | None) -> None:
+    def _choose_latest(self) -> None:
+        """Notes which version answers requests that name none; call it with the lock held."""
+        available = [v for v, s in self._servables.items() if s.state is VersionState.AVAILABLE]
+        self._serving = self._servables[max(available)] if available else None
+
+    def _retire(self, keep: Collection[int]) -> None:
         with self._lock:
             retired = [
                 servable
                 for servable in self._servables.values()
-                if servable.state is VersionState.AVAILABLE and servable.version != keep
+                if servable.state is VersionState.AVAILABLE and servable.version not in keep
             ]
             for servable in retired:
                 servable.state = VersionState.UNLOADING
-            if keep is None:
-                self._serving = None
+            self._choose_latest()
         if retired:
             self._on_change()
             self._free_drained()
@@ -295,5 +356,5 @@ class ModelVersions(Generic[R]):
 
     def _complain(self, complaint: str) -> None:
         if complaint and complaint != self._complaint:
-            _LOG.warning("model %s: %s (%s)", self.name, complaint, self._base_path)
+            _LOG.warning("model %s: %s (%s)", self.name, complaint, self.base_path)
         self._complaint = complaint

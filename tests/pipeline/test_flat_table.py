@@ -58,7 +58,8 @@ def _run(table: Path, workdir: Path, *overrides: str) -> tuple[dict[str, Any], W
 
 def test_from_a_flat_table_to_a_served_model(table: Path, tmp_path: Path) -> None:
     from pipeline.ranking_request import rank_file
-    from serving.server.server import EmbeddedServer, ServerOptions
+    from serving.server.options import ServerOptions
+    from serving.server.server import EmbeddedServer
 
     summary, workdir = _run(table, tmp_path / "work")
     assert summary["state"] == "succeeded", summary["error"]

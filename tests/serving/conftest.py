@@ -15,7 +15,9 @@ import pytest
 import tensorflow as tf
 
 from serving.client import RankingClient
-from serving.server.server import EmbeddedServer, ServerOptions
+from serving.server.limits import Limits
+from serving.server.options import ServerOptions
+from serving.server.server import EmbeddedServer
 from serving.warmup import write_warmup
 
 VOCABULARY = ("shoe", "hat", "coat")
@@ -196,7 +198,7 @@ def options(base_path: Path, **changes: object) -> ServerOptions:
     values: dict[str, object] = {
         "models": {"ranker": base_path},
         "poll_seconds": 0.05,
-        "max_message_bytes": MAX_MESSAGE_BYTES,
+        "limits": Limits(max_message_bytes=MAX_MESSAGE_BYTES),
         **changes,
     }
     return ServerOptions(**values)  # type: ignore[arg-type]

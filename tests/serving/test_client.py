@@ -191,7 +191,7 @@ def predict_count(server) -> int:
         int(sample.value)
         for metric in server.metrics.registry.collect()
         for sample in metric.samples
-        if sample.name.endswith("request_count") and sample.labels["method"] == "Predict"
+        if sample.name.endswith("request_count") and sample.labels["API"] == "Predict"
     )
 
 

@@ -77,7 +77,7 @@ def warmup_of_another_model(directory: Path) -> None:
 
 def warmup_of_another_kind(directory: Path) -> None:
     log = PredictionLog()
-    log.classify_log.request.model_spec.name = "m"
+    log.session_run_log.request.model_spec.name = "m"
     with tf.io.TFRecordWriter(str(directory / WARMUP_FILE)) as writer:
         writer.write(log.SerializeToString())
 
@@ -108,7 +108,7 @@ PUSHES = {
     "warm-up of another model": (
         warmup_of_another_model, CODES.INVALID_ARGUMENT, "input size does not match"
     ),
-    "warm-up of another kind": (warmup_of_another_kind, CODES.UNIMPLEMENTED, "classify_log"),
+    "warm-up of another kind": (warmup_of_another_kind, CODES.UNIMPLEMENTED, "session_run_log"),
     "truncated warm-up": (lambda d: cut(d / WARMUP_FILE), CODES.DATA_LOSS, "warm-up file"),
     "flipped bit in warm-up": (
         lambda d: flip_bit(d / WARMUP_FILE, 20), CODES.DATA_LOSS, "warm-up file"

@@ -334,24 +334,6 @@ def test_shapes_far_beyond_the_request_are_refused_before_they_are_built(channel
     assert "tensor parsing error: price" in failure.value.details()
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        services.CLASSIFY,
-        services.REGRESS,
-        services.MULTI_INFERENCE,
-        services.HANDLE_RELOAD_CONFIG_REQUEST,
-    ],
-    ids=lambda method: method.name,
-)
-def test_methods_not_offered_say_so(channel, method) -> None:
-    with pytest.raises(grpc.RpcError) as failure:
-        method.bind(channel)(method.request(), timeout=10)
-    assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert method.name in failure.value.details()
-    assert "polyrank embedded server" in failure.value.details()
-
-
 def test_message_over_the_limit_is_refused(channel) -> None:
     request = replaced("item_id", np.array([b"x" * (2 << 20)], object))
     with pytest.raises(grpc.RpcError) as failure:

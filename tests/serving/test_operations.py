@@ -22,9 +22,11 @@ from serving.api import messages, services
 from serving.api.tensors import encode
 from serving.client import RankingClient
 from serving.retry import RetryPolicy
+from serving.server.call import Call
 from serving.server.health import Health, health_service
 from serving.server.metrics import ServerMetrics
-from serving.server.server import EmbeddedServer, ServerOptions
+from serving.server.options import ServerOptions
+from serving.server.server import EmbeddedServer
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -121,20 +123,28 @@ def test_metrics_count_by_model_version_method_and_code(tmp_path, export, server
         url = f"http://127.0.0.1:{server.metrics_port}/monitoring/prometheus/metrics"
         text = urllib.request.urlopen(url, timeout=5).read().decode()
     lines = text.splitlines()
-    ok = '{code="OK",method="Predict",model="ranker",version="4"}'
+    ok = '{API="Predict",model_name="ranker",status="OK",version="4"}'
     assert f":tensorflow:serving:request_count{ok} 3.0" in lines
-    assert f":tensorflow:serving:request_latency_count{ok} 3.0" in lines
-    bad = '{code="INVALID_ARGUMENT",method="Predict",model="ranker",version="4"}'
+    grpc_calls = '{API="Predict",entrypoint="GRPC",model_name="ranker",version="4"}'
+    assert f":tensorflow:serving:request_latency_count{grpc_calls} 4.0" in lines
+    runs = '{API="Predict",model_name="ranker",runtime="TF1",version="4"}'
+    assert f":tensorflow:serving:runtime_latency_count{runs} 3.0" in lines
+    rows_asked = '{model="ranker",version="4"}'
+    assert f":tensorflow:serving:request_example_counts_sum{rows_asked} 4.0" in lines
+    warm = '{model_name="ranker",status="OK",version="4"}'
+    assert f":tensorflow:serving:model_warmup_latency_count{warm} 1.0" in lines
+    bad = '{API="Predict",model_name="ranker",status="INVALID_ARGUMENT",version="4"}'
     assert f":tensorflow:serving:request_count{bad} 1.0" in lines
-    unknown = '{code="NOT_FOUND",method="GetModelMetadata",model="",version=""}'
+    unknown = '{API="GetModelMetadata",model_name="",status="NOT_FOUND",version=""}'
     assert f":tensorflow:serving:request_count{unknown} 1.0" in lines
     assert "made-up-name" not in text
 
 
 def test_latency_is_in_microseconds() -> None:
     metrics = ServerMetrics()
-    labels = {"model": "m", "version": "1", "method": "Predict", "code": "OK"}
-    metrics.observe(**labels, latency_us=1500.0)
+    call = Call(model="m", version="1")
+    metrics.observe(call, method="Predict", code="OK", seconds=0.0015)
+    labels = {"model_name": "m", "version": "1", "API": "Predict", "entrypoint": "GRPC"}
     value = metrics.registry.get_sample_value
     assert value(":tensorflow:serving:request_latency_sum", labels) == 1500.0
     bucket = ":tensorflow:serving:request_latency_bucket"
@@ -184,7 +194,7 @@ def test_stop_cancels_what_does_not_end(tmp_path, export, server_options) -> Non
                 grpc.StatusCode.UNAVAILABLE,
             )
         # Its thread has ended too, or the process could not.
-        waiter = threading.Thread(target=server._executor.shutdown, daemon=True)
+        waiter = threading.Thread(target=server._pool.shutdown, daemon=True)
         waiter.start()
         waiter.join(30)
         assert not waiter.is_alive()
@@ -199,7 +209,8 @@ def test_stop_cancels_what_does_not_end(tmp_path, export, server_options) -> Non
         {"port": 65536},
         {"metrics_port": 70000},
         {"num_threads": 0},
-        {"max_message_bytes": 0},
+        {"rest_port": 70000},
+        {"max_queued_requests": -1},
         {"poll_seconds": 0.0},
         {"drain_seconds": -1.0},
     ],

@@ -26,6 +26,9 @@ class Context:
         self.seconds = seconds
         self.status: tuple[grpc.StatusCode, str] | None = None
 
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", "Bearer token"),)
+
     def time_remaining(self) -> float | None:
         return self.seconds
 
@@ -41,7 +44,9 @@ def answer(handler, *, seconds: float | None = 1.0, content: bytes = b""):
     with pytest.raises(Aborted):
         serve(content, context)
     assert context.status is not None
-    labels = {"model": "", "version": "", "method": "Predict", "code": context.status[0].name}
+    labels = {
+        "model_name": "", "version": "", "API": "Predict", "status": context.status[0].name
+    }  # fmt: skip
     count = metrics.registry.get_sample_value(":tensorflow:serving:request_count", labels)
     assert count == 1
     return context.status
@@ -58,13 +63,16 @@ def test_the_deadline_reaches_the_method() -> None:
     seen = []
 
     def handler(request, call):
-        seen.append(call.deadline_seconds)
+        seen.append((call.seconds_left, call.token))
         return messages.PredictResponse()
 
     serve = method_handler(services.PREDICT, handler, ServerMetrics()).unary_unary
     serve(b"", Context(0.5))
     serve(b"", Context(None))
-    assert seen == [0.5, None]
+    (limited, token), (unlimited, _) = seen
+    assert 0.4 < limited <= 0.5
+    assert unlimited is None
+    assert token == "token"
 
 
 def test_unforeseen_faults_are_internal_and_keep_their_text(caplog) -> None:

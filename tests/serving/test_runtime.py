@@ -14,6 +14,13 @@ from serving.server.errors import StatusError
 from serving.server.runtime import SavedModelRuntime
 
 
+def run(runtime, signature: str, inputs, outputs, seconds: float | None = None):
+    """Runs a signature with inputs and outputs by their aliases."""
+    found = runtime.signatures[signature]
+    feeds = {found.inputs[alias].tensor: value for alias, value in inputs.items()}
+    return runtime.run(feeds, [found.outputs[alias] for alias in outputs], seconds)
+
+
 @pytest.fixture(scope="module")
 def path(base_path, export):
     return export(base_path, 5)
@@ -36,8 +43,8 @@ def inputs(num_rows: int = 3) -> dict[str, np.ndarray]:
 
 
 def test_values(runtime) -> None:
-    click, watch, generation = runtime.run(
-        runtime.signatures["predict"], inputs(), ["click", "watch_seconds", "generation"]
+    click, watch, generation = run(
+        runtime, "predict", inputs(), ["click", "watch_seconds", "generation"]
     )
     logits = np.array([0.5, 1.5 + 0.1, 0.0 + 0.2])
     np.testing.assert_allclose(click, 1 / (1 + np.exp(-logits)), rtol=1e-6)
@@ -46,9 +53,8 @@ def test_values(runtime) -> None:
 
 
 def test_without_the_private_fast_path_the_answers_are_the_same(runtime, monkeypatch) -> None:
-    signature = runtime.signatures["predict"]
-    outputs = list(signature.outputs)
-    fast = runtime.run(signature, inputs(), outputs)
+    outputs = list(runtime.signatures["predict"].outputs)
+    fast = run(runtime, "predict", inputs(), outputs)
 
     class Session:
         """Offers only what TensorFlow documents."""
@@ -61,16 +67,16 @@ def test_without_the_private_fast_path_the_answers_are_the_same(runtime, monkeyp
 
     monkeypatch.setattr(runtime, "_session", Session(runtime._session))
     runtime._callables.clear()
-    slow = runtime.run(signature, inputs(), outputs)
+    slow = run(runtime, "predict", inputs(), outputs)
     for left, right in zip(fast, slow, strict=True):
         assert left.tolist() == right.tolist()
     with pytest.raises(StatusError, match="Timed out waiting for notification"):
-        runtime.run(runtime.signatures["slow"], {"num_steps": np.array([10**12])}, ["total"], 0.05)
+        run(runtime, "slow", {"num_steps": np.array([10**12])}, ["total"], 0.05)
 
 
 def test_time_limit(runtime) -> None:
     with pytest.raises(StatusError, match="Timed out waiting for notification") as failure:
-        runtime.run(runtime.signatures["slow"], {"num_steps": np.array([10**12])}, ["total"], 0.1)
+        run(runtime, "slow", {"num_steps": np.array([10**12])}, ["total"], 0.1)
     assert failure.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
@@ -89,20 +95,18 @@ def test_parts_of_the_graph_that_no_output_needs_do_not_run(tmp_path) -> None:
         outputs = {"double": 2 * x, "finite": tf.debugging.check_numerics(x, "not finite")}
         tf.compat.v1.saved_model.simple_save(session, str(path), {"x": x}, outputs)
     runtime = SavedModelRuntime(path)
-    signature = runtime.signatures["serving_default"]
     infinite = {"x": np.array([np.inf], np.float32)}
-    assert runtime.run(signature, infinite, ["double"])[0].tolist() == [np.inf]
+    assert run(runtime, "serving_default", infinite, ["double"])[0].tolist() == [np.inf]
     with pytest.raises(StatusError, match="not finite"):
-        runtime.run(signature, infinite, ["finite"])
+        run(runtime, "serving_default", infinite, ["finite"])
     runtime.close()
 
 
 def test_cached_callables_are_bounded(runtime, monkeypatch) -> None:
     monkeypatch.setattr(runtime_module, "_MAX_CACHED_CALLABLES", 2)
-    signature = runtime.signatures["predict"]
     for _ in range(2):
         for output in ("click", "score", "watch_seconds"):
-            assert len(runtime.run(signature, inputs(), [output])) == 1
+            assert len(run(runtime, "predict", inputs(), [output])) == 1
             assert len(runtime._callables) <= 2
 
 
@@ -111,7 +115,7 @@ def test_threads_share_a_runtime(runtime) -> None:
 
     def work() -> None:
         for num_rows in (1, 2, 3) * 20:
-            (score,) = runtime.run(runtime.signatures["predict"], inputs(num_rows), ["score"])
+            (score,) = run(runtime, "predict", inputs(num_rows), ["score"])
             if score.tolist() != [1.0, 2.0, 3.0][:num_rows]:
                 failures.append(score)
 
@@ -126,6 +130,6 @@ def test_threads_share_a_runtime(runtime) -> None:
 def test_messages_of_the_runtime_are_marked_as_echoing_data(runtime) -> None:
     examples = {"examples": np.array([b"SECRET"], object)}
     with pytest.raises(StatusError) as failure:
-        runtime.run(runtime.signatures["serving_default"], examples, ["click"])
+        run(runtime, "serving_default", examples, ["click"])
     assert "SECRET" in failure.value.message
     assert "SECRET" not in failure.value.log_text()

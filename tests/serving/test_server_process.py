@@ -16,7 +16,7 @@ import pytest
 from serving import errors
 from serving.client import RankingClient
 from serving.server.__main__ import main
-from serving.server.server import ServerOptions
+from serving.server.options import ServerOptions
 from serving.server.stop_signals import STOP_SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,7 +177,9 @@ def test_models_that_are_not_valid(values, parts, capsys) -> None:
 @pytest.mark.usefixtures("signal_handlers")
 def test_models_by_name_with_base_paths_that_hold_an_equals_sign(monkeypatch) -> None:
     served = []
-    monkeypatch.setattr("serving.server.server.serve", served.append)
+    monkeypatch.setattr(
+        "serving.server.server.serve", lambda options, **settings: served.append(options)
+    )
     assert main(["--model", "a=/one/date=1", "--model", "b=two"]) == 0
     assert served == [ServerOptions(models={"a": Path("/one/date=1"), "b": Path("two")})]
 

@@ -140,10 +140,10 @@ def test_while_one_loads_the_other_answers_and_swaps(
 ) -> None:
     may_load = threading.Event()
 
-    def load(directory: Path) -> object:
+    def load(directory: Path, on_warmup) -> object:
         if directory.parent.name == "second":
             assert may_load.wait(60)
-        return load_version(directory)
+        return load_version(directory, on_warmup)
 
     monkeypatch.setattr(server_module, "load_version", load)
     base_paths = {name: tmp_path / name for name in NAMES}
