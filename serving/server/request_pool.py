@@ -8,13 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health
 
 from serving.api import services
 from serving.server import errors
 
-_SHEDDABLE = tuple(
-    f"/{service}/" for service in (services.PREDICTION_SERVICE, services.MODEL_SERVICE)
-)
+_PREDICTIONS = f"/{services.PREDICTION_SERVICE}/"
+_QUESTIONS = (f"/{health.SERVICE_NAME}/Check", services.GET_MODEL_STATUS.path)
 
 
 class RequestPool(ThreadPoolExecutor):
@@ -54,10 +54,12 @@ class RequestPool(ThreadPoolExecutor):
 
 
 class ShedOverload(grpc.ServerInterceptor):
-    """Refuses calls with UNAVAILABLE while the pool is full. Health and reflection always answer.
+    """Refuses predictions with UNAVAILABLE while the pool is full.
 
-    A refused call is answered at once, by a thread of its own, and so within its deadline; if it
-    waited its turn like the others, what it asked for could be computed as well.
+    A refused call is answered at once, by threads apart from the pool, and so within its deadline;
+    if it waited its turn like the others, what it asked for could be computed as well. The same
+    threads answer health checks and GetModelStatus, so that an overloaded server is not taken for
+    a dead one.
 
     Args:
         pool: The server's pool.
@@ -65,26 +67,36 @@ class ShedOverload(grpc.ServerInterceptor):
 
     def __init__(self, pool: RequestPool) -> None:
         self._pool = pool
-        self._refusers = ThreadPoolExecutor(1, thread_name_prefix="refuse")
+        self._apart = ThreadPoolExecutor(2, thread_name_prefix="apart")
 
         def refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
             failure = errors.overloaded()
             context.abort(failure.code, failure.message)
             raise AssertionError("abort raises")
 
-        # gRPC's own, experimental, way to choose a pool for a method. Without it a refusal would
-        # wait for its turn: late, but still a refusal.
-        refuse.experimental_thread_pool = self._refusers  # type: ignore[attr-defined]
-        self._refusal = grpc.unary_unary_rpc_method_handler(refuse)
+        self._refusal = self._run_apart(grpc.unary_unary_rpc_method_handler(refuse))
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
     ) -> Any:
         """Chooses the handler of a call; gRPC asks before the call is queued."""
-        if self._pool.is_full and handler_call_details.method.startswith(_SHEDDABLE):
+        method = handler_call_details.method
+        if method.startswith(_PREDICTIONS) and self._pool.is_full:
             return self._refusal
-        return continuation(handler_call_details)
+        handler = continuation(handler_call_details)
+        return self._run_apart(handler) if handler and method in _QUESTIONS else handler
 
     def shutdown(self) -> None:
-        """Ends its thread."""
-        self._refusers.shutdown(wait=False)
+        """Ends its threads."""
+        self._apart.shutdown(wait=False)
+
+    def _run_apart(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            return handler.unary_unary(request, context)
+
+        # gRPC's own, experimental, way to choose a pool for a method. Without it the answer would
+        # wait for its turn: late, but still the same.
+        answer.experimental_thread_pool = self._apart  # type: ignore[attr-defined]
+        return grpc.unary_unary_rpc_method_handler(
+            answer, handler.request_deserializer, handler.response_serializer
+        )

@@ -1,0 +1,86 @@
+"""More requests than the server takes: refused at once, with UNAVAILABLE; health answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from serving.api import messages, services
+from serving.api.tensors import encode
+from serving.client import RankingClient
+from serving.server.request_pool import RequestPool
+from serving.server.server import EmbeddedServer
+
+
+def test_the_pool_counts_what_it_has_not_finished() -> None:
+    pool = RequestPool(num_threads=1, max_queued=1)
+    may_end = threading.Event()
+    first = pool.submit(may_end.wait, 30)
+    assert not pool.is_full
+    second = pool.submit(lambda: 1 / 0)
+    assert pool.is_full
+    may_end.set()
+    first.result(30)
+    assert isinstance(second.exception(30), ZeroDivisionError)
+    pool.shutdown()
+    assert not pool.is_full
+    with pytest.raises(RuntimeError):
+        pool.submit(print)
+    assert not pool.is_full
+
+
+def test_cancelled_requests_are_finished() -> None:
+    pool = RequestPool(num_threads=1, max_queued=0)
+    may_end = threading.Event()
+    pool.submit(may_end.wait, 30)
+    assert pool.submit(print).cancel()
+    may_end.set()
+    pool.shutdown()
+    assert not pool.is_full
+
+
+@pytest.mark.slow
+def test_a_full_server_refuses_at_once(tmp_path, export, server_options) -> None:
+    export(tmp_path, 1)
+    slow = messages.PredictRequest()
+    slow.model_spec.name = "ranker"
+    slow.model_spec.signature_name = "slow"
+    slow.inputs["num_steps"].CopyFrom(encode(np.array([10**12])))
+    options = server_options(tmp_path, num_threads=2, max_queued_requests=2, rest_port=0)
+    with (
+        EmbeddedServer(options) as server,
+        grpc.insecure_channel(server.target) as channel,
+    ):
+        with RankingClient(server.target, "ranker") as client:
+            client.wait_until_available(30)
+        predict = channel.unary_unary(
+            services.PREDICT.path, request_serializer=services.PREDICT.request.SerializeToString
+        )
+        busy = [predict.future(slow, timeout=4) for _ in range(4)]
+        end = time.monotonic() + 30
+        while not server._pool.is_full:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        refused = [predict.future(slow, timeout=2.5) for _ in range(20)]
+        for call in refused:
+            error = call.exception(30)
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert "overloaded" in error.details()
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=2).status == 1
+        status = messages.GetModelStatusRequest()
+        status.model_spec.name = "ranker"
+        assert services.GET_MODEL_STATUS.bind(channel)(status, timeout=2).model_version_status
+        assert not any(call.done() for call in busy)
+        codes = {call.exception(30).code() for call in busy}
+        # Two ran until their deadline, two had it pass in the queue.
+        assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        end = time.monotonic() + 30
+        while server._pool.is_full:
+            assert time.monotonic() < end
+            time.sleep(0.005)
