@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.fusion import fused_score
+from models.fusion import bounded_weights, fused_score, weight_inputs
 from models.ranking_model import RankingModel
 from models.request_inputs import dense_features, parse_examples, slate_features, tensor_specs
 from models.request_transform import RequestTransform
@@ -32,7 +33,8 @@ def export_model(
 
     Signatures: ``serving_default`` (``examples``, serialized tf.Examples of request features),
     ``predict`` (one tensor per request feature) and ``rank`` (context once, candidates [N];
-    slate-relative features are computed). Outputs: one float32 [N] per served output, in natural
+    slate-relative features are computed; ``score_weight__<output>`` [1] where the score declares
+    bounds, optional). Outputs: one float32 [N] per served output, in natural
     units, and ``score``.
 
     What is saved is a new module with the tables, vocabularies and weights that the signatures
@@ -50,7 +52,11 @@ def export_model(
     served = tf.Module(name="served_model")
     served.transform = RequestTransform(transform_graph, model.ranking)
     signatures = _signatures(model, served.transform)
-    read = {id(v) for signature in signatures.values() for v in signature.graph.variables}
+    read = {
+        id(variable)
+        for signature in signatures.values()
+        for variable in signature.get_concrete_function().graph.variables
+    }
     served.weights = [v for v in model.trainable_variables if id(v) in read]
     tf.saved_model.save(served, export_dir, signatures=signatures)
     description = Path(export_dir, DESCRIPTION)
@@ -63,10 +69,12 @@ def _signatures(model: RankingModel, transform: RequestTransform) -> dict[str, A
     ranking = model.ranking
     request, rank = ranking.request_features, ranking.rank_inputs
 
-    def scores(features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def scores(
+        features: Mapping[str, tf.Tensor], weights: Mapping[str, tf.Tensor] | None = None
+    ) -> dict[str, tf.Tensor]:
         predictions = model.predictions(transform(features), tasks=ranking.served_tasks)
         outputs = {o.name: predictions[o.name] for o in ranking.outputs}
-        outputs[SCORE] = fused_score(ranking, outputs)
+        outputs[SCORE] = fused_score(ranking, outputs, weights)
         return {name: tf.identity(values, name=name) for name, values in outputs.items()}
 
     def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -76,18 +84,48 @@ def _signatures(model: RankingModel, transform: RequestTransform) -> dict[str, A
         return scores(dense_features(inputs, request))
 
     def rank_candidates(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return scores(slate_features(ranking, dense_features(inputs, rank)))
+        features = slate_features(ranking, dense_features(inputs, rank))
+        return scores(features, bounded_weights(ranking, inputs))
 
     examples = tf.TensorSpec([None], tf.string, name="examples")
     return {
-        "serving_default": _traced(serving_default, examples=examples),
-        "predict": _traced(predict, **tensor_specs(request)),
-        "rank": _traced(rank_candidates, **tensor_specs(rank)),
+        "serving_default": _traced(serving_default, {"examples": examples}),
+        "predict": _traced(predict, tensor_specs(request)),
+        "rank": _traced(rank_candidates, tensor_specs(rank), weight_inputs(ranking)),
     }
 
 
-def _traced(function: Callable[..., Any], **specs: tf.TensorSpec) -> Any:
-    return tf.function(function, autograph=False).get_concrete_function(**specs)
+def _traced(
+    function: Callable[..., dict[str, tf.Tensor]],
+    specs: Mapping[str, tf.TensorSpec],
+    defaults: Mapping[str, tf.Tensor] | None = None,
+) -> Any:
+    """Traces a function of named tensors; inputs with a default may be left out of a request.
+
+    TensorFlow learns of defaults from a Python signature alone, so one is made.
+    """
+    optional = defaults or {}
+    names = (*specs, *optional)
+
+    def in_order(*values: tf.Tensor) -> dict[str, tf.Tensor]:
+        return function(**dict(zip(names, values, strict=True)))
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    in_order.__name__ = function.__name__
+    in_order.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind) for name in specs]
+        + [inspect.Parameter(name, kind, default=value) for name, value in optional.items()]
+    )
+    traced = tf.function(
+        in_order,
+        autograph=False,
+        input_signature=[
+            *specs.values(),
+            *(tf.TensorSpec(v.shape, v.dtype, name=name) for name, v in optional.items()),
+        ],
+    )
+    traced.get_concrete_function()
+    return traced
 
 
 def _description(ranking: RankingSpec, candidate: Candidate, name: str) -> str:

@@ -67,10 +67,19 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--request", required=True,
         help='JSON file: {"context": {feature: value}, "candidates": [{feature: value}, ...], '
-        '"id": column that names a candidate (optional)}',
+        '"id": column that names a candidate (optional), '
+        '"weights": {output: fusion weight} (optional)}',
     )  # fmt: skip
     command.add_argument("--top-k", type=int, help="print only the best K")
     command.add_argument("--timeout-seconds", type=float, default=5.0, help="deadline (default 5)")
+    command.add_argument("--tls", action="store_true", help="connect by TLS")
+    for option, text in (
+        ("ca-certificate", "PEM file of the authorities to trust; turns TLS on"),
+        ("client-certificate", "PEM file of the client's certificate, for mutual TLS"),
+        ("client-key", "PEM file of its key"),
+        ("token-file", "file with the token to send"),
+    ):
+        command.add_argument(f"--{option}", type=Path, help=text)
 
     command = _add(commands, "status", _status, "list the runs of a work directory")
     command.add_argument("--workdir", required=True, help=_WORKDIR_HELP)
@@ -187,6 +196,7 @@ def _only_model(serving: Path) -> str:
 
 def _rank(options: argparse.Namespace) -> int:
     from pipeline.ranking_request import rank_file
+    from serving.credentials import Credentials
 
     print(
         rank_file(
@@ -195,6 +205,13 @@ def _rank(options: argparse.Namespace) -> int:
             Path(options.request),
             top_k=options.top_k,
             timeout_seconds=options.timeout_seconds,
+            credentials=Credentials.from_files(
+                tls=options.tls,
+                root_certificates=options.ca_certificate,
+                certificate_chain=options.client_certificate,
+                private_key=options.client_key,
+                token=options.token_file,
+            ),
         )
     )
     return 0

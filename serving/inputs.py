@@ -1,9 +1,9 @@
 """From what callers hold (lists, rows, arrays, columns) to the tensors a signature takes.
 
-Missing values: None stands for ``''`` in a string input and NaN in a float input. Ragged
-sequences are padded at the end with ``''`` or NaN; where the signature has ``<name>_length``
-numbers are padded with 0 and the lengths filled in. Error messages name features, types and
-positions, never values.
+Missing values: None stands for ``''`` in a string input and NaN in a float input; a missing
+sequence is an empty one. Ragged sequences are padded at the end with ``''`` or NaN; where the
+signature has ``<name>_length`` numbers are padded with 0 and the lengths filled in. Error messages
+name features, types and positions, never values.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from serving.api.tensors import Array, TensorError, numpy_dtype
+from serving.columns import plain
 from serving.contract import LENGTH_SUFFIX
 from serving.errors import InvalidRequestError
 from serving.signatures import SignatureSpec, TensorSpec
@@ -32,14 +33,14 @@ def encode_inputs(values: Mapping[str, Any], signature: SignatureSpec) -> dict[s
     Raises:
         InvalidRequestError: Names, types or shapes do not fit; nothing was sent.
     """
-    lengths = {
-        name + LENGTH_SUFFIX: [len(row) for row in value]
-        for name, value in values.items()
+    complete = {name: plain(value) for name, value in values.items()}
+    complete |= {
+        name + LENGTH_SUFFIX: [0 if row is None else len(row) for row in value]
+        for name, value in complete.items()
         if name + LENGTH_SUFFIX in signature.inputs
-        and name + LENGTH_SUFFIX not in values
+        and name + LENGTH_SUFFIX not in complete
         and _is_rows(value)
     }
-    complete = {**values, **lengths}
     signature.check_input_names(complete)
     return {
         name: encode_input(
@@ -61,6 +62,7 @@ def check_batch(arrays: Mapping[str, Array]) -> None:
             "the inputs have different numbers of rows",
             constraint="the same first dimension in every input",
             received=", ".join(f"{name}: {size}" for name, size in sorted(sizes.items())),
+            remedy="give every feature one value a row, None where it is missing",
         )
 
 
@@ -68,7 +70,7 @@ def encode_input(value: Any, spec: TensorSpec, *, padded: bool = False) -> Array
     """Turns one value into the array of one input.
 
     Args:
-        value: A scalar, list, list of lists or array.
+        value: A scalar, list, list of lists, array, or a pandas or Arrow column.
         spec: The input.
         padded: Whether a ``<name>_length`` input says which values are real.
 
@@ -81,7 +83,13 @@ def encode_input(value: Any, spec: TensorSpec, *, padded: bool = False) -> Array
     try:
         dtype = numpy_dtype(spec.data_type)
     except TensorError as error:
-        raise InvalidRequestError(f"input {spec.name!r}: {error}") from None
+        raise InvalidRequestError(
+            f"input {spec.name!r} cannot be sent",
+            constraint="numbers, booleans or strings",
+            received=str(error),
+            remedy="export the model with an input of another type",
+        ) from None
+    value = plain(value)
     if _is_rows(value) and spec.shape is not None and len(spec.shape) == 2:
         value = _pad(value, spec, dtype, padded)
     array = _as_strings(value, spec) if dtype.kind == "O" else _as_numbers(value, spec, dtype)
@@ -92,15 +100,19 @@ def encode_input(value: Any, spec: TensorSpec, *, padded: bool = False) -> Array
 def _is_rows(value: Any) -> bool:
     return (
         isinstance(value, (list, tuple))
-        and len(value) > 0
-        and all(isinstance(row, (list, tuple, np.ndarray)) for row in value)
+        and any(row is not None for row in value)
+        and all(row is None or isinstance(row, (list, tuple, np.ndarray)) for row in value)
     )
 
 
 def _pad(
-    rows: Sequence[Sequence[Any]], spec: TensorSpec, dtype: np.dtype[Any], padded: bool
+    values: Sequence[Sequence[Any] | None],
+    spec: TensorSpec,
+    dtype: np.dtype[Any],
+    padded: bool,
 ) -> list[list[Any]]:
     assert spec.shape is not None
+    rows = [() if row is None else row for row in values]
     longest = max(len(row) for row in rows)
     width = spec.shape[1] if spec.shape[1] is not None else longest
     if longest > width:
@@ -116,6 +128,8 @@ def _pad(
             f"sequence {spec.name!r} has rows of different lengths, and {spec.dtype_name} "
             "has no value for padding",
             constraint=f"{width} values in every row",
+            received=f"{min(len(row) for row in rows)} to {longest} values",
+            remedy="pad the rows with a value that means missing to this model",
         )
     return [list(row) + [filler] * (width - len(row)) for row in rows]
 
@@ -164,6 +178,8 @@ def _as_numbers(value: Any, spec: TensorSpec, dtype: np.dtype[Any]) -> Array:
         raise InvalidRequestError(
             f"input {spec.name!r} has rows of different shapes",
             constraint=_shape_text(spec),
+            received="lists of different lengths",
+            remedy="give every row the same number of values",
         ) from None
     accepted = {"f": "biuf", "i": "biu", "u": "biu", "b": "b"}[dtype.kind]
     if source.dtype.kind not in accepted:
@@ -174,6 +190,8 @@ def _as_numbers(value: Any, spec: TensorSpec, dtype: np.dtype[Any]) -> Array:
             raise InvalidRequestError(
                 f"a value of input {spec.name!r} is out of range",
                 constraint=f"{limits.min} to {limits.max}",
+                received=str(source.dtype),
+                remedy=f"send values that fit {spec.dtype_name}",
             )
     try:
         with np.errstate(over="raise"):
@@ -182,6 +200,8 @@ def _as_numbers(value: Any, spec: TensorSpec, dtype: np.dtype[Any]) -> Array:
         raise InvalidRequestError(
             f"a value of input {spec.name!r} is out of range",
             constraint=f"magnitudes up to {np.finfo(dtype).max:.3g}",
+            received=str(source.dtype),
+            remedy=f"send values that fit {spec.dtype_name}",
         ) from None
 
 
@@ -196,6 +216,7 @@ def _check_shape(array: Array, spec: TensorSpec) -> None:
             f"input {spec.name!r} has the wrong shape",
             constraint=_shape_text(spec),
             received=f"shape {list(array.shape)}",
+            remedy="give one value a row, or one list a row where the shape has two sizes",
         )
 
 

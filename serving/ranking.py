@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from models.spec.errors import nearest
+from models.spec.keys import WEIGHT_INPUT_PREFIX
 from serving.api.tensors import Array
+from serving.columns import as_columns, plain
 from serving.contract import LENGTH_SUFFIX, RANK, SCORE_OUTPUT
 from serving.errors import InvalidRequestError, ServerFaultError
 from serving.inputs import encode_inputs
@@ -62,20 +64,21 @@ class Slate:
         return len(self.ids)
 
 
-def read_slate(
-    candidates: Mapping[str, Any] | Sequence[Mapping[str, Any]], id_key: str | None
-) -> Slate:
+def read_slate(candidates: Any, id_key: str | None) -> Slate:
     """Reads candidates given as columns or as rows.
 
     Args:
-        candidates: ``{feature: values}`` or ``[{feature: value}]``.
+        candidates: ``{feature: values}``, a pandas DataFrame, an Arrow Table, or
+            ``[{feature: value}]``.
         id_key: Column that identifies the candidates; positions 0 to N-1 if None.
 
     Raises:
         InvalidRequestError: No candidates, columns of different lengths, rows with different
             features, or no column `id_key`.
     """
-    columns = dict(candidates) if isinstance(candidates, Mapping) else _columns(candidates)
+    rows = isinstance(candidates, (list, tuple))
+    columns = _columns(candidates) if rows else as_columns(candidates)
+    columns = {name: plain(values) for name, values in columns.items()}
     num_candidates = _num_candidates(columns)
     if id_key is None:
         return Slate(columns, np.arange(num_candidates))
@@ -83,6 +86,8 @@ def read_slate(
         raise InvalidRequestError(
             f"the candidates have no id column {id_key!r}{nearest(id_key, columns)}",
             constraint=f"one of {', '.join(sorted(columns))}",
+            received=repr(id_key),
+            remedy="correct id_key, or leave it out to get positions",
         )
     ids = columns[id_key]
     if not isinstance(ids, np.ndarray):
@@ -95,6 +100,14 @@ def read_slate(
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     if not rows:
         raise _no_candidates()
+    for position, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise InvalidRequestError(
+                f"candidate {position} has no named features",
+                constraint="{feature: value}",
+                received=type(row).__name__,
+                remedy="pass a dict for each candidate, or {feature: values} for all",
+            )
     names = rows[0].keys()
     for position, row in enumerate(rows):
         differing = sorted(row.keys() ^ names)
@@ -102,6 +115,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
             raise InvalidRequestError(
                 f"candidate {position} and candidate 0 differ in {', '.join(differing)}",
                 constraint="the same features in every candidate",
+                received=", ".join(map(str, row)) or "no features",
                 remedy="use None for a missing value",
             )
     return {name: [row[name] for row in rows] for name in names}
@@ -114,6 +128,7 @@ def _num_candidates(columns: Mapping[str, Any]) -> int:
             raise InvalidRequestError(
                 f"candidate feature {name!r} is a single value",
                 constraint="one value per candidate",
+                received=type(values).__name__,
                 remedy="pass it in the context if it is the same for all candidates",
             )
         sizes[name] = len(values)
@@ -122,17 +137,29 @@ def _num_candidates(columns: Mapping[str, Any]) -> int:
     if len(set(sizes.values())) > 1:
         counts = ", ".join(f"{name}: {size}" for name, size in sorted(sizes.items()))
         raise InvalidRequestError(
-            "candidate features have different numbers of values", received=counts
+            "candidate features have different numbers of values",
+            constraint="one value per candidate",
+            received=counts,
+            remedy="use None for a missing value",
         )
     return next(iter(sizes.values()))
 
 
 def _no_candidates() -> InvalidRequestError:
-    return InvalidRequestError("there are no candidates", constraint="at least one")
+    return InvalidRequestError(
+        "there are no candidates",
+        constraint="at least one",
+        received="none",
+        remedy="answer such a request without asking the model",
+    )
 
 
 def encode_rank(
-    context: Mapping[str, Any], slate: Slate, id_key: str | None, signature: SignatureSpec
+    context: Mapping[str, Any],
+    slate: Slate,
+    id_key: str | None,
+    weights: Mapping[str, float],
+    signature: SignatureSpec,
 ) -> dict[str, Array]:
     """Builds the inputs of the ``rank`` signature.
 
@@ -140,6 +167,7 @@ def encode_rank(
         context: Per context feature a scalar, or a list for sequences.
         slate: The candidates.
         id_key: Sent only if the signature has an input of this name.
+        weights: Fusion weights by output; only those that the signature has an input for.
         signature: The model's ``rank`` signature.
 
     Returns:
@@ -153,13 +181,18 @@ def encode_rank(
         raise InvalidRequestError(
             f"{', '.join(both)} given both in the context and for the candidates",
             constraint="every feature in one of the two",
+            received=f"{len(context)} in the context, {len(slate.columns)} for the candidates",
+            remedy="leave it out of one",
         )
     candidates = {
         name: values
         for name, values in slate.columns.items()
         if name != id_key or name in signature.inputs
     }
-    once = {name: _once(value, name, signature) for name, value in context.items()}
+    once = {
+        name: _once(value, name, signature)
+        for name, value in {**context, **_weight_inputs(weights, signature)}.items()
+    }
     arrays = encode_inputs({**once, **candidates}, signature)
     for name, array in arrays.items():
         feature = name if name in once or name in candidates else name.removesuffix(LENGTH_SUFFIX)
@@ -170,8 +203,34 @@ def encode_rank(
                 f"{place} feature {name!r} has the wrong number of values",
                 constraint=f"{expected} (signature {RANK!r})",
                 received=f"shape {list(array.shape)}",
+                remedy="move it to the other part of the request, or correct its values",
             )
     return arrays
+
+
+def _weight_inputs(weights: Mapping[str, float], signature: SignatureSpec) -> dict[str, float]:
+    """Checks that these weights are the caller's to set; their bounds are in the graph."""
+    settable = sorted(
+        name.removeprefix(WEIGHT_INPUT_PREFIX)
+        for name in signature.inputs
+        if name.startswith(WEIGHT_INPUT_PREFIX)
+    )
+    for name, value in weights.items():
+        if name not in settable:
+            raise InvalidRequestError(
+                f"the fusion weight of {name!r} cannot be set{nearest(name, settable)}",
+                constraint=f"one of {', '.join(settable) or 'none: the model declares no bounds'}",
+                received=repr(name),
+                remedy="leave it out, or declare score.bounds for it in the model's configuration",
+            )
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            raise InvalidRequestError(
+                f"the fusion weight of {name!r} is no number",
+                constraint="a number within the bounds that the model declares",
+                received=type(value).__name__,
+                remedy="pass {output: number}",
+            )
+    return {f"{WEIGHT_INPUT_PREFIX}{name}": float(value) for name, value in weights.items()}
 
 
 def _once(value: Any, name: str, signature: SignatureSpec) -> Any:

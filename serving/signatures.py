@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,7 @@ class SignatureSpec:
             raise InvalidRequestError(
                 f"unknown input {name!r} of signature {self.name!r}{nearest(name, self.inputs)}",
                 constraint=f"only {_listed(self.inputs)}",
+                received=repr(name),
                 remedy="leave it out or correct the name",
             )
         missing = set(self.inputs) - supplied - self.optional
@@ -94,7 +95,7 @@ class SignatureSpec:
                 "a feature may not",
             )
 
-    def check_output_names(self, names: Iterable[str]) -> None:
+    def check_output_names(self, names: Collection[str]) -> None:
         """Checks requested outputs.
 
         Raises:
@@ -107,9 +108,16 @@ class SignatureSpec:
                     f"unknown output {name!r} of signature {self.name!r}"
                     f"{nearest(name, self.outputs)}",
                     constraint=f"some of {_listed(self.outputs)}",
+                    received=repr(name),
+                    remedy="leave it out or correct the name",
                 )
             if name in seen:
-                raise InvalidRequestError(f"output {name!r} is asked for twice")
+                raise InvalidRequestError(
+                    f"output {name!r} is asked for twice",
+                    constraint="each output once",
+                    received=", ".join(names),
+                    remedy="leave one out",
+                )
             seen.add(name)
 
 
@@ -160,6 +168,8 @@ class ModelMetadata:
                 f"model {self.model!r} version {self.version} has no signature {name!r}"
                 f"{nearest(name, self.signatures)}",
                 constraint=f"one of {_listed(self.signatures)}",
+                received=repr(name),
+                remedy="ask for a signature that this version has, or push one that has it",
             ) from None
 
 

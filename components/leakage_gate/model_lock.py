@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from components.leakage_gate.saved_model import ExportedGraph, Node
 from models.spec.feature import Feature
+from models.spec.keys import WEIGHT_INPUT_PREFIX
 from models.spec.ranking import RankingSpec
 
 SERVING_DEFAULT, PREDICT, RANK = "serving_default", "predict", "rank"
@@ -74,6 +75,8 @@ def _input_reasons(
         return
     features = ranking.request_features if signature == PREDICT else ranking.rank_inputs
     allowed = _signature_inputs(features)
+    if signature == RANK:
+        allowed |= {f"{WEIGHT_INPUT_PREFIX}{name}" for name in ranking.score.bounds}
     for name in sorted(set(inputs) - allowed):
         yield (
             f"signature {signature!r} has the input {name!r}{_what(ranking, name)}; expected "

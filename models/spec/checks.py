@@ -311,6 +311,17 @@ def _score_problems(spec: RankingSpec) -> Iterator[Problem]:
     for name in spec.score.log:
         if name not in allowed:
             yield Problem(("score", "log"), unknown("output", name, allowed))
+    weights = spec.score_weights
+    for name, bounds in spec.score.bounds.items():
+        path = ("score", "bounds", name)
+        if name not in weights:
+            yield Problem(path, unknown("weighted output", name, weights))
+        elif not bounds.min <= weights[name] <= bounds.max:
+            yield Problem(
+                path,
+                f"the declared weight {weights[name]:g} must be within its bounds; received "
+                f"min {bounds.min:g} and max {bounds.max:g}",
+            )
 
 
 def _output_names(name: str, task: Task) -> list[str]:

@@ -13,6 +13,9 @@ TRANSFORMED_SEQUENCES = "sequences__packed"
 TRANSFORMED_GROUP = "group__id"
 """Transformed feature: int64 hash of the GAUC and NDCG group."""
 
+WEIGHT_INPUT_PREFIX = "score_weight__"
+"""`score_weight__<output>`: float32 [1] input of `rank` that overrides a fusion weight."""
+
 
 def key_feature(column: str) -> str:
     """Example feature (bytes) that carries a key column."""

@@ -27,6 +27,13 @@ from models.spec.task import Output, Task
 IMPRESSIONS = "impressions"
 
 
+class WeightBounds(Strict):
+    """Between what a request may set a fusion weight."""
+
+    min: float = Field(description="The least weight.", allow_inf_nan=False)
+    max: float = Field(description="The greatest weight.", allow_inf_nan=False)
+
+
 class Score(Strict):
     """The declared fusion of the served tasks into one `score` to rank by.
 
@@ -42,6 +49,11 @@ class Score(Strict):
     )
     log: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default=(), description="Outputs that enter as log(1 + y); for durations and counts."
+    )
+    bounds: dict[str, WeightBounds] = Field(
+        default={},
+        description="Outputs whose weight a `rank` request may override, and within what bounds; "
+        "the weights and bounds are part of the exported graph, so they change with a push only.",
     )
 
 

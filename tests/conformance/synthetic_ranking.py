@@ -107,7 +107,11 @@ def synthetic_ranking(**changes: Any) -> RankingSpec:
                 "weight": 0.5,
             },
         },
-        "score": {"weights": {"click": 1.0, "watch_seconds": 0.1}, "log": ["watch_seconds"]},
+        "score": {
+            "weights": {"click": 1.0, "watch_seconds": 0.1},
+            "log": ["watch_seconds"],
+            "bounds": {"watch_seconds": {"min": 0.0, "max": 2.5}},
+        },
     }
     spec["columns"]["tags"]["encoding"]["kind"] = "vocabulary"
     return RankingSpec.model_validate(spec | changes)

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.model_pusher.requests import synthetic_requests
 from models.architectures.registry import ARCHITECTURES
 from models.metrics.columns import TaskColumns
 from models.metrics.estimation import compute
@@ -21,6 +23,10 @@ from models.request_transform import RequestTransform
 from models.spec.errors import PolyrankError
 from models.spec.feature import Feature
 from models.spec.keys import key_feature
+from serving.client import RankingClient
+from serving.errors import InvalidRequestError
+from serving.server.server import EmbeddedServer, ServerOptions
+from serving.warmup import write_warmup
 from tests.conformance.synthetic_ranking import Rows, Transformed, encode, synthetic_ranking
 from tests.conformance.trainer_run import Run, train
 
@@ -28,6 +34,8 @@ pytestmark = pytest.mark.slow
 RANKING = synthetic_ranking()
 OUTPUTS = {o.name for o in RANKING.outputs} | {"score"}
 Tensors = dict[str, tf.Tensor]
+DECLARED = {"score_weight__watch_seconds": tf.constant([0.1])}
+"""What a server fills in; a loaded signature asks for it."""
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +95,10 @@ def test_inputs_are_the_allow_lists(signatures: dict[str, Any]) -> None:
 
     assert received("serving_default") == {"examples"}
     assert received("predict") == {f.name for f in RANKING.request_features} | {"content_length"}
-    assert received("rank") == {f.name for f in RANKING.rank_inputs} | {"content_length"}
+    assert received("rank") == {f.name for f in RANKING.rank_inputs} | {
+        "content_length",
+        "score_weight__watch_seconds",
+    }
     assert "popularity" in received("rank") and "popularity_rank" not in received("rank")
     assert "position" not in received("predict") | received("rank")
 
@@ -135,7 +146,7 @@ def test_rank_broadcasts_context_and_computes_slate_features(
     signatures: dict[str, Any], rows: Rows
 ) -> None:
     request, full = slate(rows)
-    ranked = signatures["rank"](**inputs(RANKING.rank_inputs, request))
+    ranked = signatures["rank"](**inputs(RANKING.rank_inputs, request), **DECLARED)
     assert_equal(ranked, signatures["predict"](**inputs(RANKING.request_features, full)))
     assert len(set(ranked["score"].numpy())) > 3
 
@@ -159,7 +170,7 @@ def test_rank_of_any_number_of_candidates(
             kind = tf.string if feature.dtype == "string" else tf.float32
             tensors[feature.name] = tf.zeros(shape, kind)
     tensors["content_length"] = tf.fill([num_candidates], tf.constant(2, tf.int64))
-    ranked = signatures["rank"](**tensors)
+    ranked = signatures["rank"](**tensors, **DECLARED)
     assert all(values.shape == (num_candidates,) for values in ranked.values())
 
 
@@ -197,6 +208,56 @@ def test_conditionals_and_score(signatures: dict[str, Any], rows: Rows) -> None:
         np.testing.assert_allclose(values[task], product, rtol=1e-5)
     score = values["click"] + 0.1 * np.log1p(values["watch_seconds"])
     np.testing.assert_allclose(values["score"], score, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def client(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankingClient]:
+    base_path = tmp_path_factory.mktemp("serving")
+    shutil.copytree(run.model, base_path / "1")
+    write_warmup(base_path / "1", synthetic_requests(RANKING))
+    with (
+        EmbeddedServer(ServerOptions(models={"m": base_path}, port=0)) as server,
+        RankingClient(server.target, "m") as client,
+    ):
+        client.wait_until_available(60)
+        yield client
+
+
+def served_slate(rows: Rows) -> tuple[Rows, Rows]:
+    """The slate as a client sends it: context and candidates."""
+    request, _ = slate(rows)
+    request["content"] = [row or [] for row in request["content"]]
+    names = {f.name: f.scope for f in RANKING.rank_inputs}
+    context = {name: request[name][0] for name, scope in names.items() if scope == "context"}
+    return context, {n: request[n] for n, scope in names.items() if scope == "candidate"}
+
+
+def test_a_request_may_set_weights_within_bounds(client: RankingClient, rows: Rows) -> None:
+    context, candidates = served_slate(rows)
+    for weights in (None, {}, {"watch_seconds": 0.0}, {"watch_seconds": 2.5}):
+        ranking = client.rank(context, candidates, weights=weights)
+        weight = (weights or {}).get("watch_seconds", 0.1)
+        expected = ranking.scores["click"] + weight * np.log1p(ranking.scores["watch_seconds"])
+        np.testing.assert_allclose(ranking.scores["score"], expected, rtol=1e-5)
+        assert np.all(np.diff(ranking.scores["score"]) <= 0)
+    orders = [client.rank(context, candidates, weights={"watch_seconds": w}) for w in (0, 2.5)]
+    assert len({tuple(ranking.order) for ranking in orders}) == 2
+
+
+@pytest.mark.parametrize("weight", [-0.01, 2.51, float("nan"), float("inf")])
+def test_weights_out_of_bounds_are_refused(
+    weight: float, client: RankingClient, rows: Rows
+) -> None:
+    context, candidates = served_slate(rows)
+    message = "score_weight__watch_seconds is out of bounds; expected 0 to 2.5"
+    with pytest.raises(InvalidRequestError, match=message):
+        client.rank(context, candidates, weights={"watch_seconds": weight})
+
+
+def test_weights_without_bounds_are_fixed(client: RankingClient, rows: Rows) -> None:
+    context, candidates = served_slate(rows)
+    with pytest.raises(InvalidRequestError, match="cannot be set; expected one of watch_seconds"):
+        client.rank(context, candidates, weights={"click": 2.0})
 
 
 def test_the_export_predicts_what_validation_measured(

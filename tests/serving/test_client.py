@@ -1,20 +1,27 @@
-"""The client against a live server."""
+"""The clients against a live server: every test asks through both, blocking and by asyncio."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 
 from serving import errors
 from serving.api import services
+from serving.async_client import AsyncRankingClient
 from serving.client import RankingClient
 from serving.contract import VersionState
 from serving.retry import RetryPolicy
@@ -26,7 +33,47 @@ CANDIDATES = {
     "item_id": ["shoe", "hat", "coat", "unseen"],
     "price": [5.0, 9.0, 5.0, 1.0],
 }
+TYPED = {"count": [1], "triple": [[0.0] * 3], "visits": [[1.0]], "flag": [True]}
 LOGITS = np.array([0.5, -0.25, 1.5, 0.0]) + 0.2
+
+
+class Blocking:
+    """The asyncio client with the face of the synchronous one."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.loop = asyncio.new_event_loop()
+
+        async def make() -> AsyncRankingClient:
+            return AsyncRankingClient(*arguments, **options)
+
+        try:
+            self.client = self.loop.run_until_complete(make())
+        except BaseException:
+            self.loop.close()
+            raise
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.client, name)
+        return lambda *arguments, **named: self.loop.run_until_complete(method(*arguments, **named))
+
+    def __enter__(self) -> Blocking:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+        self.loop.close()
+
+
+@pytest.fixture(scope="module", params=[RankingClient, Blocking], ids=["blocking", "asyncio"])
+def connect(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Makes a client of one kind."""
+    return request.param
+
+
+@pytest.fixture
+def client(server: EmbeddedServer, connect: Callable[..., Any]) -> Iterator[Any]:
+    with connect(server.target, "ranker") as connected:
+        yield connected
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
@@ -105,6 +152,20 @@ def test_rank_takes_rows_and_returns_rows(client) -> None:
     assert without_ids.ids.tolist() == [1]
 
 
+def test_columns_of_pandas_and_arrow(client) -> None:
+    expected = client.rank(CONTEXT, CANDIDATES, top_k=3, id_key="id")
+    frame = pd.DataFrame(CANDIDATES)
+    batch = pa.RecordBatch.from_pydict(CANDIDATES)
+    for candidates in (frame, pa.Table.from_pandas(frame), batch, dict(frame.items())):
+        ranking = client.rank(CONTEXT, candidates, top_k=3, id_key="id")
+        assert ranking.ids.tolist() == expected.ids.tolist() == ["b", "a", "c"]
+        np.testing.assert_array_equal(ranking.scores["click"], expected.scores["click"])
+    for whole in (pd.DataFrame(columns()), pa.table(columns())):
+        np.testing.assert_array_equal(
+            client.predict(whole)["click"], client.predict(columns())["click"]
+        )
+
+
 @pytest.mark.parametrize("num_candidates", [1, 500])
 def test_rank_of_slates_of_any_size(client, num_candidates) -> None:
     rng = np.random.default_rng(7)
@@ -146,41 +207,94 @@ def test_status(client) -> None:
     assert (status.error_code, status.error_message) == (0, "")
 
 
-def test_pinned_version(server) -> None:
-    with RankingClient(server.target, "ranker", version=3) as client:
+def test_pinned_version(server, connect) -> None:
+    with connect(server.target, "ranker", version=3) as client:
         assert client.rank(CONTEXT, CANDIDATES, id_key="id").version == 3
     with (
-        RankingClient(server.target, "ranker", version=4) as client,
+        connect(server.target, "ranker", version=4) as client,
         pytest.raises(errors.NotFoundError, match=r"Specific\(ranker, 4\)"),
     ):
         client.predict(columns())
 
 
-def test_label(server) -> None:
+def test_label(server, connect) -> None:
     with (
-        RankingClient(server.target, "ranker", label="canary") as client,
+        connect(server.target, "ranker", label="canary") as client,
         pytest.raises(errors.InvalidRequestError, match="label: canary"),
     ):
         client.predict(columns())
 
 
-def test_faulty_requests_are_not_sent(client, server) -> None:
+FAULTS = {
+    "unknown input": (
+        lambda c: c.predict({**columns(), "prize": [1.0]}), "did you mean 'price'"
+    ),
+    "missing inputs": (lambda c: c.predict({"price": [1.0]}), "lacks history, item_id, user_id"),
+    "type": (lambda c: c.predict({**columns(), "price": ["1"] * 4}), "wrong type"),
+    "number of rows": (lambda c: c.predict({**columns(), "price": [1.0]}), "price: 1"),
+    "shape": (lambda c: c.predict({**columns(), "price": [[1.0]] * 4}), "wrong shape"),
+    "sequence too long": (
+        lambda c: c.predict({**TYPED, "triple": [[0.0] * 4]}, signature="typed"), "too long"
+    ),
+    "sequence too short": (
+        lambda c: c.predict({**TYPED, "triple": np.zeros((1, 2))}, signature="typed"),
+        "wrong shape",
+    ),
+    "out of range": (
+        lambda c: c.predict({**TYPED, "count": np.array([2**63], np.uint64)}, signature="typed"),
+        "out of range",
+    ),
+    "ragged rows": (
+        lambda c: c.predict({**columns(), "price": [[1.0], [1.0, 2.0]]}), "different shapes"
+    ),
+    "unknown output": (lambda c: c.predict(columns(), outputs=["clik"]), "did you mean 'click'"),
+    "output twice": (lambda c: c.predict(columns(), outputs=["click", "click"]), "twice"),
+    "unnamed": (lambda c: c.predict([1.0, 2.0]), "not given by name"),
+    "no text name": (lambda c: c.predict({3: [1.0]}), "name is not usable"),
+    "id sent": (lambda c: c.rank(CONTEXT, CANDIDATES), "unknown input 'id'"),
+    "no id": (lambda c: c.rank(CONTEXT, CANDIDATES, id_key="idd"), "did you mean 'id'"),
+    "top_k": (lambda c: c.rank(CONTEXT, CANDIDATES, top_k=0, id_key="id"), "top_k"),
+    "no candidates": (lambda c: c.rank(CONTEXT, []), "no candidates"),
+    "candidates differ": (
+        lambda c: c.rank(CONTEXT, [{"item_id": "a", "price": 1.0}, {"item_id": "b"}]),
+        "candidate 1 and candidate 0 differ in price",
+    ),
+    "candidate unnamed": (lambda c: c.rank(CONTEXT, ["a"]), "candidate 0 has no named"),
+    "candidates single": (
+        lambda c: c.rank(CONTEXT, {"item_id": "a", "price": [1.0]}), "is a single value"
+    ),
+    "numbers of candidates": (
+        lambda c: c.rank(CONTEXT, {"item_id": ["a"], "price": [1.0, 2.0]}), "different numbers"
+    ),
+    "on both sides": (
+        lambda c: c.rank({**CONTEXT, "price": 1.0}, CANDIDATES, id_key="id"), "given both"
+    ),
+    "context of many": (
+        lambda c: c.rank({**CONTEXT, "user_id": ["a", "b"]}, CANDIDATES, id_key="id"),
+        "wrong shape",
+    ),
+    "weight of no bounds": (
+        lambda c: c.rank(CONTEXT, CANDIDATES, id_key="id", weights={"click": 1.0}),
+        "the model declares no bounds",
+    ),
+    "examples": (lambda c: c.predict_examples(["text", 3]), "wrong type"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faulty_requests_are_not_sent(fault, client, server) -> None:
     client.metadata()
     before = predict_count(server)
-    faults = [
-        (lambda: client.predict({**columns(), "prize": [1.0]}), "did you mean 'price'"),
-        (lambda: client.predict({"price": [1.0]}), "lacks history, item_id, user_id"),
-        (lambda: client.predict({**columns(), "price": ["1"] * 4}), "wrong type"),
-        (lambda: client.predict({**columns(), "price": [1.0]}), "price: 1"),
-        (lambda: client.predict(columns(), outputs=["clik"]), "did you mean 'click'"),
-        (lambda: client.predict(columns(), outputs=["click", "click"]), "twice"),
-        (lambda: client.rank(CONTEXT, CANDIDATES), "unknown input 'id'"),
-        (lambda: client.rank(CONTEXT, CANDIDATES, top_k=0, id_key="id"), "top_k"),
-        (lambda: client.predict_examples(["text", 3]), "wrong type"),
-    ]
-    for ask, text in faults:
-        with pytest.raises(errors.InvalidRequestError, match=text):
-            ask()
+    ask, text = FAULTS[fault]
+    with pytest.raises(errors.InvalidRequestError, match=text) as failure:
+        ask(client)
+    assert predict_count(server) == before
+    told = failure.value
+    assert told.what and told.constraint and told.received != "" and told.remedy
+
+
+def test_unknown_signatures_are_not_asked(client, server) -> None:
+    before = predict_count(server)
     with pytest.raises(errors.PreconditionError, match="did you mean 'predict'"):
         client.predict(columns(), signature="predicts")
     assert predict_count(server) == before
@@ -202,8 +316,8 @@ def test_malformed_example_is_the_callers_fault(client) -> None:
     assert "remedy" in str(failure.value)
 
 
-def test_deadline(server) -> None:
-    with RankingClient(server.target, "ranker", timeout_seconds=0.3) as client:
+def test_deadline(server, connect) -> None:
+    with connect(server.target, "ranker", timeout_seconds=0.3) as client:
         client.metadata()
         with pytest.raises(errors.DeadlineError, match="timeout_seconds"):
             client.predict({"num_steps": [10**12]}, signature="slow")
@@ -214,32 +328,32 @@ def test_message_too_large_for_the_server(client) -> None:
         client.predict({**columns(1), "item_id": ["x" * (2 << 20)]})
 
 
-def test_message_too_large_for_the_client(server) -> None:
+def test_message_too_large_for_the_client(server, connect) -> None:
     with (
-        RankingClient(server.target, "ranker", max_message_bytes=3000) as client,
+        connect(server.target, "ranker", max_message_bytes=3000) as client,
         pytest.raises(errors.OverloadedError),
     ):
         client.predict(columns(1) | {"item_id": ["x" * 5000]})
 
 
-def test_nobody_listens() -> None:
+def test_nobody_listens(connect) -> None:
     retry = RetryPolicy(max_retries=1, first_seconds=0.01)
     with (
-        RankingClient("127.0.0.1:1", "ranker", retry=retry) as client,
+        connect("127.0.0.1:1", "ranker", retry=retry) as client,
         pytest.raises(errors.UnavailableError, match="wait_until_available"),
     ):
         client.predict(columns())
 
 
-def test_wait_until_available_says_what_it_saw(server) -> None:
+def test_wait_until_available_says_what_it_saw(server, connect) -> None:
     with (
-        RankingClient(server.target, "ranker", version=9) as client,
+        connect(server.target, "ranker", version=9) as client,
         pytest.raises(errors.DeadlineError, match="Could not find version 9"),
     ):
         client.wait_until_available(0.2)
     with (
-        RankingClient("127.0.0.1:1", "ranker") as client,
-        pytest.raises(errors.DeadlineError, match="not available after"),
+        connect("127.0.0.1:1", "ranker") as client,
+        pytest.raises(errors.DeadlineError, match="available version within 0.2 s"),
     ):
         client.wait_until_available(0.2)
 
@@ -247,9 +361,9 @@ def test_wait_until_available_says_what_it_saw(server) -> None:
 @pytest.mark.parametrize(
     "settings", [{"version": 1, "label": "a"}, {"timeout_seconds": 0}, {"timeout_seconds": -1.0}]
 )
-def test_settings_that_make_no_sense(settings) -> None:
+def test_settings_that_make_no_sense(settings, connect) -> None:
     with pytest.raises(errors.InvalidRequestError):
-        RankingClient("127.0.0.1:1", "ranker", **settings)
+        connect("127.0.0.1:1", "ranker", **settings)
 
 
 class Flaky:
@@ -258,6 +372,7 @@ class Flaky:
     def __init__(self, codes: list[grpc.StatusCode]) -> None:
         self.codes = codes
         self.num_calls = 0
+        self.peers: set[str] = set()
         self.lock = threading.Lock()
         self.server = grpc.server(futures.ThreadPoolExecutor(2))
         method = services.GET_MODEL_STATUS
@@ -273,6 +388,7 @@ class Flaky:
         with self.lock:
             position = self.num_calls
             self.num_calls += 1
+            self.peers.add(context.peer())
         if position < len(self.codes):
             context.abort(self.codes[position], "flaky")
         response = services.GET_MODEL_STATUS.response()
@@ -290,17 +406,26 @@ class Flaky:
 QUICK = RetryPolicy(max_retries=2, first_seconds=0.01)
 
 
-def test_unavailable_is_retried() -> None:
+def test_unavailable_is_retried(connect) -> None:
     with Flaky([grpc.StatusCode.UNAVAILABLE] * 2) as flaky:
-        with RankingClient(f"127.0.0.1:{flaky.port}", "m", retry=QUICK) as client:
+        with connect(f"127.0.0.1:{flaky.port}", "m", retry=QUICK) as client:
             assert client.status()[0].version == 1
         assert flaky.num_calls == 3
 
 
-def test_retries_are_bounded() -> None:
+def test_calls_share_a_connection(connect) -> None:
+    with Flaky([]) as flaky:
+        with connect(f"127.0.0.1:{flaky.port}", "m") as client:
+            for _ in range(20):
+                client.status()
+        assert flaky.num_calls == 20
+        assert len(flaky.peers) == 1
+
+
+def test_retries_are_bounded(connect) -> None:
     with Flaky([grpc.StatusCode.UNAVAILABLE] * 9) as flaky:
         with (
-            RankingClient(f"127.0.0.1:{flaky.port}", "m", retry=QUICK) as client,
+            connect(f"127.0.0.1:{flaky.port}", "m", retry=QUICK) as client,
             pytest.raises(errors.UnavailableError) as failure,
         ):
             client.status()
@@ -308,12 +433,12 @@ def test_retries_are_bounded() -> None:
     assert failure.value.details == "flaky"
 
 
-def test_retries_end_with_the_budget() -> None:
+def test_retries_end_with_the_budget(connect) -> None:
     patient = RetryPolicy(max_retries=50, first_seconds=100.0, factor=1.0)
     with Flaky([grpc.StatusCode.UNAVAILABLE] * 99) as flaky:
         target = f"127.0.0.1:{flaky.port}"
         with (
-            RankingClient(target, "m", timeout_seconds=0.5, retry=patient) as client,
+            connect(target, "m", timeout_seconds=0.5, retry=patient) as client,
             pytest.raises(errors.UnavailableError),
         ):
             client.status()
@@ -334,10 +459,10 @@ def test_retries_end_with_the_budget() -> None:
         (grpc.StatusCode.UNAUTHENTICATED, errors.DeniedError),
     ],
 )
-def test_other_codes_are_typed_and_not_retried(code, error_class) -> None:
+def test_other_codes_are_typed_and_not_retried(code, error_class, connect) -> None:
     with Flaky([code]) as flaky:
         with (
-            RankingClient(f"127.0.0.1:{flaky.port}", "m", retry=QUICK) as client,
+            connect(f"127.0.0.1:{flaky.port}", "m", retry=QUICK) as client,
             pytest.raises(error_class) as failure,
         ):
             client.status()
@@ -346,25 +471,24 @@ def test_other_codes_are_typed_and_not_retried(code, error_class) -> None:
 
 
 def test_a_changed_model_is_noticed(
-    tmp_path_factory, export, edit_saved_model, server_options
+    tmp_path_factory, export, edit_saved_model, server_options, connect
 ) -> None:
     def remove_score(signatures) -> None:
         del signatures["rank"].outputs["score"]
 
     base = tmp_path_factory.mktemp("changing")
     export(base, 1, signatures=("predict", "typed"))
-    typed = {"count": [1], "triple": [[0.0] * 3], "visits": [[1.0]], "flag": [True]}
     with (
         EmbeddedServer(server_options(base)) as server,
-        RankingClient(server.target, "ranker") as client,
+        connect(server.target, "ranker") as client,
     ):
         client.wait_until_available(30)
-        client.predict(typed, signature="typed")
+        client.predict(TYPED, signature="typed")
         export(base, 2, signatures=("predict", "rank"))
         wait_for_version(client, 2)
         assert client.rank(CONTEXT, CANDIDATES, id_key="id").version == 2  # not in version 1
         with pytest.raises(errors.PreconditionError, match="'typed'"):
-            client.predict(typed, signature="typed")
+            client.predict(TYPED, signature="typed")
         export(base, 3, change=lambda path: edit_saved_model(path, remove_score))
         wait_for_version(client, 3)
         with pytest.raises(errors.PreconditionError, match="no output 'score'"):
@@ -379,8 +503,45 @@ def wait_for_version(client: RankingClient, version: int) -> None:
     raise AssertionError(f"version {version} did not come")
 
 
+def test_asyncio_requests_run_side_by_side(server) -> None:
+    async def ask() -> list[float]:
+        async with AsyncRankingClient(server.target, "ranker") as client:
+            answers = await asyncio.gather(
+                *(client.predict({**columns(1), "price": [float(n)]}) for n in range(40))
+            )
+        return [answer["score"].item() for answer in answers]
+
+    assert asyncio.run(ask()) == list(range(40))
+
+
+def test_a_cancelled_task_cancels_its_call(server) -> None:
+    async def ask() -> None:
+        async with AsyncRankingClient(server.target, "ranker", timeout_seconds=60.0) as client:
+            await client.metadata()
+            slow = asyncio.ensure_future(client.predict({"num_steps": [10**9]}, signature="slow"))
+            await asyncio.sleep(0.1)
+            slow.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await slow
+            assert (await client.predict(columns(1)))["score"].tolist() == [5.0]
+
+    asyncio.run(ask())
+
+
+def test_the_two_clients_offer_the_same() -> None:
+    def methods(client: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(method).parameters)
+            for name, method in vars(client).items()
+            if not name.startswith("_")
+        }
+
+    assert methods(RankingClient) == methods(AsyncRankingClient)
+
+
 RANK_WITHOUT_TENSORFLOW = """
 import sys
+import serving.async_client
 from serving.client import RankingClient
 with RankingClient(sys.argv[1], "ranker") as client:
     ranking = client.rank(
@@ -409,5 +570,5 @@ def test_the_client_works_without_tensorflow_and_modelling_code(server) -> None:
     scores, heavy, ours, server_modules = found.stdout.splitlines()
     assert scores == "[1.0]"
     assert heavy == "[]"
-    assert set(eval(ours)) == {"models", "models.spec", "models.spec.errors"}
+    assert set(eval(ours)) == {"models", "models.spec", "models.spec.errors", "models.spec.keys"}
     assert server_modules == "[]"

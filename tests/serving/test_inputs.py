@@ -144,7 +144,7 @@ ROWS = [
 
 
 def test_rank_inputs_from_rows() -> None:
-    arrays = encode_rank(CONTEXT, read_slate(ROWS, "id"), "id", RANK)
+    arrays = encode_rank(CONTEXT, read_slate(ROWS, "id"), "id", {}, RANK)
     assert arrays["user_id"].tolist() == [b"u"]
     assert arrays["history"].tolist() == [[b"a", b"b"]]
     assert arrays["visits"].tolist() == [[1.0]]
@@ -159,19 +159,19 @@ def test_rank_inputs_from_columns_with_leading_one() -> None:
     context = {"user_id": ["u"], "history": [["a"]], "visits": np.array([[1.0, 2.0]])}
     context["visits_length"] = 2
     slate = read_slate(columns, "id")
-    arrays = encode_rank(context, slate, "id", RANK)
+    arrays = encode_rank(context, slate, "id", {}, RANK)
     assert arrays["visits"].shape == (1, 2)
     assert slate.ids.tolist() == [7, 8]
 
 
 def test_an_empty_context_sequence_is_a_sequence() -> None:
-    arrays = encode_rank({**CONTEXT, "history": []}, read_slate(ROWS, "id"), "id", RANK)
+    arrays = encode_rank({**CONTEXT, "history": []}, read_slate(ROWS, "id"), "id", {}, RANK)
     assert arrays["history"].shape == (1, 0)
 
 
 def test_id_column_is_sent_if_the_model_takes_it() -> None:
     wanted = signature(spec("STRING", None, name="item_id"))
-    arrays = encode_rank({}, read_slate({"item_id": ["a"]}, "item_id"), "item_id", wanted)
+    arrays = encode_rank({}, read_slate({"item_id": ["a"]}, "item_id"), "item_id", {}, wanted)
     assert arrays["item_id"].tolist() == [b"a"]
 
 
@@ -193,7 +193,7 @@ def test_id_column_is_sent_if_the_model_takes_it() -> None:
 )
 def test_refused_rank_requests(context, candidates, id_key, texts) -> None:
     with pytest.raises(InvalidRequestError) as failure:
-        encode_rank(context, read_slate(candidates, id_key), id_key, RANK)
+        encode_rank(context, read_slate(candidates, id_key), id_key, {}, RANK)
     for text in texts:
         assert text in str(failure.value)
 
@@ -201,10 +201,10 @@ def test_refused_rank_requests(context, candidates, id_key, texts) -> None:
 def test_candidate_feature_given_in_the_context_must_have_one_value_per_candidate() -> None:
     wanted = signature(spec("FLOAT", None, name="price"), spec("FLOAT", None, name="age"))
     slate = read_slate({"price": [1.0, 2.0]}, None)
-    arrays = encode_rank({"age": [3.0]}, slate, None, wanted)
+    arrays = encode_rank({"age": [3.0]}, slate, None, {}, wanted)
     assert arrays["age"].tolist() == [3.0]
     with pytest.raises(InvalidRequestError, match="context feature 'age'"):
-        encode_rank({"age": [3.0, 4.0]}, slate, None, wanted)
+        encode_rank({"age": [3.0, 4.0]}, slate, None, {}, wanted)
 
 
 def order_of(scores: list[float], top_k: int | None = None) -> list[int]:

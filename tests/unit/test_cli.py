@@ -109,3 +109,16 @@ def test_a_request_file_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert tfx_pipeline.main(["schema"]) == 0
     assert "candidates" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_a_token_is_not_sent_in_the_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_text("secret")
+    request = tmp_path / "request.json"
+    request.write_text('{"context": {}, "candidates": [{"item_id": "a"}], "weights": {"click": 2}}')
+    arguments = ["rank", "--target", "ranker.example:1", "--model", "m", "--request", str(request)]
+    arguments += ["--timeout-seconds", "0.1", "--token-file", str(tmp_path / "token")]
+    _fails(arguments, capsys, 1, "unencrypted", "set tls=True")
+    request.write_text('{"context": {}, "candidates": [{"item_id": "a"}], "weights": 2}')
+    _fails(arguments, capsys, 2, "is not a request")

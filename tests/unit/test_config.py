@@ -70,6 +70,14 @@ def test_examples_are_valid(name: str) -> None:
             "features.item_clicks_24h.as_of.events", "'clicks'?",
         ),
         ("slices: [device, user_segment]", "slices: [devic]", "evaluation.slices.0", "'device'?"),
+        (
+            "bounds: {click: {min: 0, max: 5}", "bounds: {clik: {min: 0, max: 5}",
+            "score.bounds.clik", "'click'?",
+        ),
+        (
+            "bounds: {click: {min: 0, max: 5}", "bounds: {click: {min: 2, max: 5}",
+            "score.bounds.click", "must be within its bounds",
+        ),
         ("click.auc: 1.0", "click.acu: 1.0", "objective.click.acu", "click.auc"),
         (
             "training: {", "training: {optimizers: {task_learning_rates: {clik: 0.1}}, ",
