@@ -1,4 +1,4 @@
-"""What importing the client costs, beside what it is made of: ``python -m benchmarks.client_import``.
+"""What importing the client costs: ``python -m benchmarks.client_import``.
 
 Each line is the median of fresh processes that ran in turn, so that a busy machine slows all alike.
 """

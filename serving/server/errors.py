@@ -399,6 +399,25 @@ def no_saved_model(directory: str) -> StatusError:
     return StatusError(grpc.StatusCode.NOT_FOUND, f"{directory} has no saved_model.pb")
 
 
+def refused_op(op: str, node: str, function: str, reason: str) -> StatusError:
+    """A version's graph holds an operation that may do more than compute."""
+    where = f" of function {function!r}" if function else ""
+    return StatusError(
+        grpc.StatusCode.PERMISSION_DENIED,
+        f"operation {op} of node {node!r}{where} is refused: {reason}",
+    )
+
+
+def refused_file(name: str, reason: str) -> StatusError:
+    """A version has, or names, a file that must not take part in it."""
+    return StatusError(grpc.StatusCode.PERMISSION_DENIED, f"file {name} is refused: {reason}")
+
+
+def unparsable_saved_model(name: str) -> StatusError:
+    """A version's graph is cut or damaged."""
+    return StatusError(grpc.StatusCode.DATA_LOSS, f"cannot parse {name}")
+
+
 def manifest_mismatch(reason: str) -> StatusError:
     """A version's files are not the ones that were pushed."""
     return StatusError(grpc.StatusCode.DATA_LOSS, f"push manifest: {reason}")

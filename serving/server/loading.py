@@ -1,4 +1,4 @@
-"""What a version has to pass before it serves: manifest, load, warm-up."""
+"""What a version has to pass before it serves: manifest, scan, load, warm-up."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from serving.server.call import Call
 from serving.server.examples import run_classify, run_multi_inference, run_regress
 from serving.server.limits import Limits
 from serving.server.manifest import verify_manifest
+from serving.server.model_scan import scan_model
 from serving.server.predict import run_predict
 from serving.server.runtime import LoadedModel, SavedModelRuntime, read_records
 
@@ -40,11 +41,13 @@ def load_version(
         The runtime, ready to serve.
 
     Raises:
-        StatusError: The files are not what was pushed, do not load, or a warm-up request fails.
+        StatusError: The files are not what was pushed, can do more than compute or do not load,
+            or a warm-up request fails.
     """
     verify_manifest(directory)
     if not (directory / "saved_model.pb").is_file():
         raise errors.no_saved_model(directory.name)
+    scan_model(directory)
     runtime = SavedModelRuntime(directory)
     start = time.perf_counter()
     try:

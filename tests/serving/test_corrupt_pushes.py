@@ -82,6 +82,26 @@ def warmup_of_another_kind(directory: Path) -> None:
         writer.write(log.SerializeToString())
 
 
+def planted(function):
+    """Replaces the graph by one whose `predict` and `rank` do what they should not."""
+
+    def change(directory: Path) -> None:
+        module = tf.Module()
+        module.call = tf.function(
+            lambda x: {"score": function(x)},
+            input_signature=[tf.TensorSpec([None], tf.string, name="x")],
+        )
+        shutil.rmtree(directory)
+        tf.saved_model.save(module, str(directory), signatures={"predict": module.call})
+
+    return change
+
+
+def writing(x: tf.Tensor) -> tf.Tensor:
+    tf.io.write_file("planted", x[0])
+    return x
+
+
 def half_copied(directory: Path) -> None:
     (directory / "saved_model.pb").unlink()
     (directory / "variables" / "variables.index").unlink()
@@ -112,6 +132,15 @@ PUSHES = {
     "truncated warm-up": (lambda d: cut(d / WARMUP_FILE), CODES.DATA_LOSS, "warm-up file"),
     "flipped bit in warm-up": (
         lambda d: flip_bit(d / WARMUP_FILE, 20), CODES.DATA_LOSS, "warm-up file"
+    ),
+    "planted reading": (
+        planted(lambda x: tf.io.read_file(x[0])), CODES.PERMISSION_DENIED, "operation ReadFile"
+    ),
+    "planted writing": (planted(writing), CODES.PERMISSION_DENIED, "operation WriteFile"),
+    "planted Python": (
+        planted(lambda x: tf.py_function(lambda v: v, [x], tf.string)),
+        CODES.PERMISSION_DENIED,
+        "operation EagerPyFunc",
     ),
     # Only the manifest can see these: the model would load and answer.
     "flipped bit in an asset, manifest": (
