@@ -119,6 +119,8 @@ def _run(options: argparse.Namespace) -> int:
         )  # fmt: skip
     if finished:
         print(f"{summary['run_id']} was finished before ({summary['state']}): nothing to do")
+    for warning in summary["warnings"]:
+        print(f"note: {warning}", file=sys.stderr)
     if summary["error"]:
         print(f"polyrank: {summary['error']}", file=sys.stderr)
     print(f"report: {workdir.report(summary['run_id'])}")

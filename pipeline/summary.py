@@ -56,6 +56,9 @@ def build_summary(
         "state": state,
         "error": error,
         "window": _window(plan.window),
+        "warnings": [
+            text for verdict in verdicts(results) for text in verdict.details.get("warnings", [])
+        ],
         "rows": accounts.get("rows", {}),
         "examples": accounts.get("examples", {}),
         "components": [

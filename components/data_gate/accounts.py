@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from models.spec.ranking import RankingSpec
 FILE_NAME = "accounts.json"
 SPLITS = ("train", "validation", "test")
 
+_MAX_DAYS_NAMED = 5
 _NOT_YET = "after_cutoff"
 """Reason of rows that exist only after the time at which the run looks at the world."""
 
@@ -82,6 +84,21 @@ def dead_letter_reasons(accounts: Mapping[str, Any], limits: Limits) -> list[str
             "data_checks.max_dead_rate"
         )
     return reasons
+
+
+def missing_day_warnings(accounts: Mapping[str, Any]) -> list[str]:
+    """Names days without an impression between the first and the last one with some."""
+    days = {
+        date.fromisoformat(day).toordinal()
+        for label in accounts["labels"].values()
+        for day in label["by_day"]
+    }
+    gaps = sorted(set(range(min(days), max(days))) - days) if days else []
+    if not gaps:
+        return []
+    shown = ", ".join(date.fromordinal(day).isoformat() for day in gaps[:_MAX_DAYS_NAMED])
+    more = ", ..." if len(gaps) > _MAX_DAYS_NAMED else ""
+    return [f"impressions: {len(gaps)} day(s) without a row: {shown}{more}"]
 
 
 def evidence_reasons(

@@ -52,7 +52,11 @@ def judge(
     reasons += _row_reasons(accounts, statistics)
     constant, warnings = labels.constant_label_reasons(ranking, accounts, train)
     reasons += constant
-    warnings = features.idle_feature_warnings(ranking, train) + warnings
+    warnings = [
+        *account_checks.missing_day_warnings(accounts),
+        *features.idle_feature_warnings(ranking, train),
+        *warnings,
+    ]
 
     for split in account_checks.SPLITS:
         before = previous["train"] if previous is not None and split == "train" else None

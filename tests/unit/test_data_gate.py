@@ -242,6 +242,18 @@ def test_dead_letters_at_the_limit_pass() -> None:
     assert _judge(accounts=accounts).passed
 
 
+def test_missing_days_are_noticed() -> None:
+    accounts = _accounts(SPLITS)
+    days = ("2026-01-30", "2026-01-31", "2026-02-02", "2026-02-05")
+    for label in accounts["labels"].values():
+        label["by_day"] = {day: {} for day in days}
+    verdict = _judge(accounts=accounts)
+    assert verdict.passed
+    assert verdict.details["warnings"] == [
+        "impressions: 3 day(s) without a row: 2026-02-01, 2026-02-03, 2026-02-04"
+    ]
+
+
 def test_an_empty_stream_is_no_dead_letter_rate() -> None:
     accounts = _accounts(SPLITS)
     accounts["rows"]["clicks"] = {"read": 0, "used": 0, "duplicates": 0, "dead": {}}

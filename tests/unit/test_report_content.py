@@ -276,6 +276,12 @@ def test_row_accounts_are_summed(page: Page) -> None:
     assert not examples_add_up({"exploded": 7, "dead": 1, "outside": 1, "train": 2, "test": 2})
 
 
+def test_what_the_data_gate_noticed_is_told(run: Run, tmp_path: Path) -> None:
+    noticed = {"warnings": ["column price: no train row has a value"]}
+    inputs = dataclasses.replace(run.inputs, summary=run.inputs.summary | noticed)
+    assert "Noticed: column price: no train row has a value." in Page(render(inputs, tmp_path)).text
+
+
 def test_rows_that_do_not_add_up_are_called_out(tmp_path: Path) -> None:
     text = Page(render(refused_before_training(), tmp_path)).text
     assert "Rows of impressions do not add up: rows were lost or counted twice." in text

@@ -29,6 +29,7 @@ def section(inputs: ReportInputs) -> Section:
         blocks.append(_example_table(examples))
         if not examples_add_up(examples):
             blocks.append(_wrong("Impressions"))
+    blocks += [Notice(f"Noticed: {text}.") for text in inputs.summary.get("warnings") or ()]
     return Section(
         anchor="rows",
         title="Row accounts",
