@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
+import tfx_pipeline
 from components.log_example_gen.spec import Window
 from models.spec.errors import PolyrankError
 from pipeline.load import load_config
@@ -287,7 +288,9 @@ def test_a_killed_run_ends_in_the_same_state(
                 assert again == pytest.approx(value["value"], rel=1e-4), (name, output, metric)
 
 
-def test_logs_that_cannot_be_read_leave_a_summary_and_a_report(logs: Path, tmp_path: Path) -> None:
+def test_logs_that_cannot_be_read_leave_a_summary_and_a_report(
+    logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = tmp_path / "logs"
     shutil.copytree(logs, copy)
     victim = sorted(copy.glob("impressions/*/*.parquet"))[3]
@@ -299,8 +302,11 @@ def test_logs_that_cannot_be_read_leave_a_summary_and_a_report(logs: Path, tmp_p
     assert victim.name in summary["error"] and "remedy" in summary["error"]
     assert own.read_summary(summary["run_id"]) == summary
     assert victim.name in own.report(summary["run_id"]).read_text()
-    # The same fault is the same run; once mended, it is another one.
-    assert _run(own, copy)[0]["run_id"] == summary["run_id"]
+    assert tfx_pipeline.main(["status", "--workdir", str(own.root)]) == 0
+    assert "failed     test unknown to unknown" in capsys.readouterr().out
+    # The same fault is the same run, tried again.
+    again, finished = _run(own, copy)
+    assert not finished and again["run_id"] == summary["run_id"]
 
 
 def test_the_terminal_is_spared_what_native_code_says(
