@@ -17,7 +17,7 @@ from models.spec.feature import DerivedFeature
 from models.spec.metric import METRICS, default_metrics
 from models.spec.problem import Problem, SpecProblems
 from models.spec.ranking import IMPRESSIONS, RankingSpec, Score
-from models.spec.strict import AsTuple, Names, Strict
+from models.spec.strict import AsTuple, Names, SizeBytes, Strict
 from models.spec.task import Task
 from models.spec.training import Candidate, Training
 
@@ -79,6 +79,11 @@ class Push(Strict):
 
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = Field(
         default=None, description="Name in serving; the pipeline's name if absent."
+    )
+    memory_bytes: SizeBytes | None = Field(
+        default=None,
+        description="Memory that a server has for the model ('8GiB'), on its GPU if it has one. A "
+        "model larger than half of it is refused, because two versions are loaded during a swap.",
     )
 
 

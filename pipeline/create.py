@@ -243,6 +243,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             ranking_json=model_json,
             serving_dir=str(plan.workdir.serving),
             model_name=config.model_name,
+            memory_bytes=json.dumps(config.push.memory_bytes),
             run_id=plan.run_id,
             provenance_json=json.dumps(plan.provenance),
             code_hash=own_code("components/model_pusher", "serving"),

@@ -18,7 +18,8 @@ _INTRODUCTION = """# Configuration reference
 
 Made from the code by `python -m pipeline.reference`; a test fails when it is stale. One YAML file
 describes one pipeline. Unknown keys are refused with the nearest valid name. Durations are written
-with a unit: `90s`, `30m`, `24h`, `7d`. `--set key.path=value` overrides a value of the file.
+with a unit: `90s`, `30m`, `24h`, `7d`; so are sizes: `64MiB`, `8GiB`. `--set key.path=value`
+overrides a value of the file.
 
 Keys in **bold** are required.
 """

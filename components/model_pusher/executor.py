@@ -11,6 +11,7 @@ from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
 from components.champion.executor import FILE_NAME as CHAMPION_FILE
+from components.model_pusher.export_gate import export_problems
 from components.model_pusher.push import push
 from components.model_pusher.requests import synthetic_requests
 from components.verdict import read_verdict
@@ -34,7 +35,8 @@ class Executor(base_executor.BaseExecutor):
         """Pushes; writes `pushed.json` with model, version and path.
 
         Raises:
-            Refused: The champion is not blessed. Nothing is pushed without a blessing.
+            Refused: The champion is not blessed, or the servers could not load or hold it. Nothing
+                is pushed then.
         """
         if not read_verdict(artifact_utils.get_single_uri(input_dict["blessing"])).passed:
             raise Refused("ModelPusher: no blessed champion, nothing is pushed")
@@ -44,6 +46,12 @@ class Executor(base_executor.BaseExecutor):
         champion = choice["champion"]
         ranking = RankingSpec.model_validate_json(exec_properties["ranking_json"])
         model_uri = artifact_utils.get_single_uri(input_dict[f"model_{champion}"])
+        model_dir = Path(path_utils.serving_model_path(model_uri))
+        problems = export_problems(
+            model_dir, memory_bytes=json.loads(exec_properties["memory_bytes"])
+        )
+        if problems:
+            raise Refused(f"ModelPusher refused {champion}: {'; '.join(problems)}")
         model_name = exec_properties["model_name"]
         serving_dir = Path(exec_properties["serving_dir"])
         requests = synthetic_requests(ranking)
@@ -52,7 +60,7 @@ class Executor(base_executor.BaseExecutor):
             write_warmup(staged, requests)
 
         pushed = push(
-            Path(path_utils.serving_model_path(model_uri)),
+            model_dir,
             serving_dir / model_name,
             run_id=exec_properties["run_id"],
             provenance={**json.loads(exec_properties["provenance_json"]), "candidate": champion},

@@ -57,6 +57,40 @@ DurationMs = Annotated[
 ]
 
 
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB)\s*$")
+_UNIT_BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def parse_size_bytes(value: Any) -> Any:
+    """Turns ``'64 MiB'`` or ``'1.5GiB'`` into bytes.
+
+    Args:
+        value: The text; integers pass through as bytes (so that a dumped config loads).
+
+    Raises:
+        ValueError: The text is not a number with a unit.
+    """
+    if isinstance(value, str):
+        match = _SIZE.match(value)
+        if match is None:
+            raise ValueError(
+                f"a size is a number with a unit of KiB, MiB or GiB, as in '1.5GiB'; "
+                f"received {value!r}"
+            )
+        return round(float(match[1]) * _UNIT_BYTES[match[2]])
+    return value
+
+
+SizeBytes = Annotated[
+    int,
+    BeforeValidator(
+        parse_size_bytes,
+        json_schema_input_type=Annotated[str, Field(pattern=_SIZE.pattern)] | int,
+    ),
+    Field(ge=1),
+]
+
+
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 

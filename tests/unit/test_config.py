@@ -173,6 +173,9 @@ def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_config(SIMULATED, ["traning.epochs=3"])
     with pytest.raises(ConfigError, match=r"--set training\.epochs: the value is not valid YAML"):
         load_config(SIMULATED, ["training.epochs=[3"])
+    assert load_config(SIMULATED, ["push.memory_bytes=1.5GiB"]).push.memory_bytes == 3 << 29
+    with pytest.raises(ConfigError, match="as in '1.5GiB'"):
+        load_config(SIMULATED, ["push.memory_bytes=1.5GB"])
     with pytest.raises(ConfigError, match="key.path=value"):
         load_config(SIMULATED, ["training.epochs"])
 
