@@ -81,6 +81,14 @@ def parser() -> argparse.ArgumentParser:
     ):
         command.add_argument(f"--{option}", type=Path, help=text)
 
+    command = _add(commands, "deploy", _deploy, "write deployment files for TF Serving")
+    actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
+    text = "write docker, docker compose and Kubernetes files from the configuration"
+    action = actions.add_parser("render", help=text, description=text)
+    action.add_argument("--config", required=True, help=_CONFIG_HELP)
+    action.add_argument("--out", required=True, help="folder to write (made if missing)")
+    _add_set(action)
+
     command = _add(commands, "status", _status, "list the runs of a work directory")
     command.add_argument("--workdir", required=True, help=_WORKDIR_HELP)
 
@@ -216,6 +224,16 @@ def _rank(options: argparse.Namespace) -> int:
             ),
         )
     )
+    return 0
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    from pipeline.load import load_config
+    from serving.deploy.render import render_deployment
+
+    config = load_config(options.config, options.set)
+    for path in render_deployment(config.model_name, config.deploy, Path(options.out)):
+        print(path)
     return 0
 
 

@@ -20,6 +20,7 @@ from models.spec.ranking import IMPRESSIONS, RankingSpec, Score
 from models.spec.strict import AsTuple, Names, SizeBytes, Strict
 from models.spec.task import Task
 from models.spec.training import Candidate, Training
+from serving.deploy.spec import Deploy
 
 
 class Evaluation(Strict):
@@ -138,6 +139,9 @@ class Config(Strict):
         default=ServingCheckConfig(), description="The check behind a real server."
     )
     push: Push = Field(default=Push(), description="Where a blessed champion goes.")
+    deploy: Deploy = Field(
+        default=Deploy(), description="TF Serving beyond one machine: `polyrank deploy render`."
+    )
     beam: Beam = Field(default=Beam(), description="How Beam runs the data work.")
 
     @model_validator(mode="after")
@@ -268,6 +272,15 @@ def _run_problems(config: Config) -> list[Problem]:
         for name in tasks:
             if name not in config.tasks:
                 problems.append(Problem((*path, name), unknown("task", name, config.tasks)))
+    budget = config.push.memory_bytes
+    if budget is not None and config.deploy.gpus == 0 and budget > config.deploy.memory:
+        problems.append(
+            Problem(
+                ("push", "memory_bytes"),
+                f"more than a server has: expected at most deploy.memory "
+                f"({config.deploy.memory} bytes), received {budget}",
+            )
+        )
     outputs = {o.name: o for o in config.ranking.outputs}
     for key in config.objective:
         output, _, _ = key.partition(".")

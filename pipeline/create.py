@@ -244,6 +244,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             serving_dir=str(plan.workdir.serving),
             model_name=config.model_name,
             memory_bytes=json.dumps(config.push.memory_bytes),
+            deploy_json=config.deploy.model_dump_json(),
             run_id=plan.run_id,
             provenance_json=json.dumps(plan.provenance),
             code_hash=own_code("components/model_pusher", "serving"),

@@ -17,7 +17,8 @@ from components.model_pusher.requests import synthetic_requests
 from components.verdict import read_verdict
 from models.spec.errors import Refused
 from models.spec.ranking import RankingSpec
-from serving.deploy.render import render
+from serving.deploy.render import render_beside_versions
+from serving.deploy.spec import Deploy
 from serving.warmup import write_warmup
 
 FILE_NAME = "pushed.json"
@@ -66,7 +67,8 @@ class Executor(base_executor.BaseExecutor):
             provenance={**json.loads(exec_properties["provenance_json"]), "candidate": champion},
             complete=add_warmup,
         )
-        render(model_name, f"/models/{model_name}", serving_dir / model_name)
+        deploy = Deploy.model_validate_json(exec_properties["deploy_json"])
+        render_beside_versions(model_name, deploy, serving_dir / model_name)
         folder = Path(artifact_utils.get_single_uri(output_dict["pushed_model"]))
         folder.mkdir(parents=True, exist_ok=True)
         record = {"model": model_name, "version": pushed.version, "path": str(pushed.path)}

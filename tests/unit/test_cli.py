@@ -15,7 +15,7 @@ from pipeline.cli import parser
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "examples" / "simulated" / "config.yaml"
-COMMANDS = ("run", "validate", "schema", "simulate", "serve", "rank", "status", "demo")
+COMMANDS = ("run", "validate", "schema", "simulate", "serve", "rank", "deploy", "status", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -122,3 +122,15 @@ def test_a_token_is_not_sent_in_the_open(
     _fails(arguments, capsys, 1, "unencrypted", "set tls=True")
     request.write_text('{"context": {}, "candidates": [{"item_id": "a"}], "weights": 2}')
     _fails(arguments, capsys, 2, "is not a request")
+
+
+def test_deploy_render(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "deployment"
+    render = ["deploy", "render", "--config", str(CONFIG), "--out", str(out)]
+    assert tfx_pipeline.main([*render, "--set", "deploy.replicas=3"]) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert sorted(written) == sorted(str(p) for p in out.rglob("*") if p.is_file())
+    assert "replicas: 3" in (out / "kubernetes" / "deployment.yaml").read_text()
+    assert "/models/simulated" in (out / "config" / "models.config").read_text()
+    _fails([*render, "--set", "deploy.replica=3"], capsys, 2, "did you mean 'replicas'?")
+    _fails([*render, "--set", "push.model_name=a b"], capsys, 2, "push.model_name")

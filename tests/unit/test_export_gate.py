@@ -150,9 +150,12 @@ def test_the_pusher_asks_the_gate(exported: Path, tmp_path: Path) -> None:
         "run_id": "r",
         "provenance_json": "{}",
         "memory_bytes": "5000",
+        "deploy_json": "{}",
     }
     with pytest.raises(Refused, match="ModelPusher refused mmoe: the model has"):
         Executor().Do(inputs, outputs, properties)
     assert not (tmp_path / "serving").exists()
     Executor().Do(inputs, outputs, properties | {"memory_bytes": "null"})
-    assert [p.name for p in (tmp_path / "serving" / "m").iterdir() if p.is_dir()] == ["1"]
+    base_path = tmp_path / "serving" / "m"
+    assert sorted(p.name for p in base_path.iterdir()) == ["1", "config", "run_tf_serving.sh"]
+    assert (base_path / "config" / "models.config").is_file()
