@@ -96,8 +96,8 @@ class Embedding(tf.keras.layers.Layer):
             training: Whether the penalty is added to the losses.
 
         Returns:
-            Feature group to [batch, d]: embeddings by width, then pooled sequences, numbers, and
-            interactions.
+            Feature group to [batch, d]: embeddings by width, then pooled sequences, numbers, their
+            piecewise-linear codes, and interactions.
         """
         parts: dict[str, list[tf.Tensor]] = {group: [] for group in self._layout.groups}
         penalties: list[tf.Tensor] = []
@@ -110,9 +110,8 @@ class Embedding(tf.keras.layers.Layer):
                 if stacks:
                     parts[group] += self._flattened(stacks, width)
         for group, slots in _by_group(self._layout.numeric).items():
-            columns = [c for slot in slots for c in range(slot.start, slot.start + slot.width)]
-            numbers = _columns(packed[TRANSFORMED_NUMERIC], columns)
-            parts[group].append(tf.cast(numbers, self.compute_dtype))
+            for numbers in _numbers(packed[TRANSFORMED_NUMERIC], slots):
+                parts[group].append(tf.cast(numbers, self.compute_dtype))
         if training and self._l2 > 0 and penalties:
             self.add_loss(self._l2 * tf.add_n(penalties))
         groups = {
@@ -204,6 +203,26 @@ def _by_group(slots: Sequence[Slot]) -> dict[str, list[Slot]]:
     for slot in slots:
         groups.setdefault(slot.feature.group, []).append(slot)
     return groups
+
+
+def _numbers(packed: tf.Tensor, slots: Sequence[Slot]) -> list[tf.Tensor]:
+    """Returns the numbers of slots, and the piecewise-linear codes of those that have one.
+
+    A code of k pieces with sum s has the values `clip(s - j, 0, 1)` for j in 0..k-1.
+    """
+    plain = [
+        c for slot in slots for c in range(slot.start, slot.start + slot.width - (slot.pieces > 0))
+    ]
+    parts = [_columns(packed, plain)]
+    by_pieces: dict[int, list[int]] = {}
+    for slot in slots:
+        if slot.pieces:
+            by_pieces.setdefault(slot.pieces, []).append(slot.start + slot.width - 1)
+    for pieces, columns in sorted(by_pieces.items()):
+        sums = _columns(packed, columns)[:, :, tf.newaxis]
+        codes = tf.clip_by_value(sums - tf.range(pieces, dtype=sums.dtype), 0.0, 1.0)
+        parts.append(tf.reshape(codes, [tf.shape(codes)[0], len(columns) * pieces]))
+    return parts
 
 
 def _columns(tensor: tf.Tensor, columns: Sequence[int]) -> tf.Tensor:

@@ -81,6 +81,12 @@ class Slot:
     width: int
     table: str | None = None
 
+    @property
+    def pieces(self) -> int:
+        """Length of a number's piecewise-linear code, whose sum is the last column; 0: none."""
+        encoding = self.feature.encoding
+        return encoding.pieces if isinstance(encoding, NumericEncoding) else 0
+
 
 @dataclass(frozen=True)
 class FeatureLayout:
@@ -88,8 +94,9 @@ class FeatureLayout:
 
     Attributes:
         categorical: Scalar ids, one column each.
-        numeric: Numbers: a scalar fills two columns (value, missing indicator), a sequence of
-            length L fills L + 1 (values, share of positions without one).
+        numeric: Numbers: a scalar fills two columns (value, missing indicator) and, with a
+            piecewise-linear code, a third (the code's sum); a sequence of length L fills L + 1
+            (values, share of positions without one).
         sequences: Ids of sequences, one column a position.
         tables: Embedding tables by name.
     """
@@ -109,7 +116,8 @@ class FeatureLayout:
         for feature in ranking.training_features:
             length = feature.length or 1
             if isinstance(feature.encoding, NumericEncoding):
-                numeric.append(Slot(feature, width_of(numeric), length + 1))
+                width = length + 1 + (feature.encoding.pieces > 0)
+                numeric.append(Slot(feature, width_of(numeric), width))
                 continue
             if isinstance(feature.encoding, SharedEncoding):
                 table = feature.encoding.feature

@@ -142,6 +142,7 @@ def _numeric(layout: FeatureLayout, inputs: Mapping[str, tf.Tensor]) -> tf.Tenso
     values = {
         slot.feature.name: _scaled(slot, inputs[slot.feature.name]) for slot in layout.numeric
     }
+    positions = _positions(layout, values)
     to_standardize = [
         slot.feature.name
         for slot in layout.numeric
@@ -165,7 +166,41 @@ def _numeric(layout: FeatureLayout, inputs: Mapping[str, tf.Tensor]) -> tf.Tenso
                 scaled = _standardized(scaled, elementwise=False)
         columns.append(tf.where(tf.math.is_finite(scaled), scaled, 0.0))
         columns.append(tf.reduce_mean(tf.cast(missing, tf.float32), axis=1, keepdims=True))
+        if slot.pieces:
+            columns.append(positions[slot.feature.name][:, tf.newaxis])
     return tf.concat(columns, axis=1)
+
+
+def _positions(layout: FeatureLayout, scaled: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Sums of the piecewise-linear codes [batch], 0 where missing.
+
+    Later pieces of a code start only where earlier ones are 1, so the sum says all of it: the model
+    takes it apart again (`models.embedding`), and examples carry one number instead of `pieces`.
+    Features with as many pieces share one analyzer.
+    """
+    by_pieces: dict[int, list[str]] = {}
+    for slot in layout.numeric:
+        if slot.pieces:
+            by_pieces.setdefault(slot.pieces, []).append(slot.feature.name)
+    positions: dict[str, tf.Tensor] = {}
+    for pieces, names in sorted(by_pieces.items()):
+        values = tf.stack([scaled[name] for name in names], axis=1)
+        # One bucket more on either side: the outermost edges are quantiles too, not the extremes.
+        boundaries = tft.quantiles(
+            values, num_buckets=pieces + 2, epsilon=_QUANTILE_ERROR, reduce_instance_dims=False
+        )
+        edges = tf.reshape(boundaries, [len(names), pieces + 1])
+        low, high = edges[:, :-1], edges[:, 1:]
+        numbers = values[:, :, tf.newaxis]
+        code = tf.where(
+            high > low,
+            tf.math.divide_no_nan(numbers - low, high - low),
+            tf.cast(numbers > low, tf.float32),
+        )
+        code = tf.where(tf.math.is_nan(code), 0.0, tf.clip_by_value(code, 0.0, 1.0))
+        sums = tf.unstack(tf.reduce_sum(code, axis=2), num=len(names), axis=1)
+        positions |= dict(zip(names, sums, strict=True))
+    return positions
 
 
 def _encoding(slot: Slot) -> NumericEncoding:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import tensorflow as tf
 
+from models.spec.feature import SlateRelation
 
-def slate_relative(
-    values: tf.Tensor, relation: Literal["rank", "share", "ratio_to_max"]
-) -> tf.Tensor:
+
+def slate_relative(values: tf.Tensor, relation: SlateRelation) -> tf.Tensor:
     """Computes a candidate's value relative to the candidates of its slate.
 
     The definitions are those of `models.spec.feature.SlateRelative`; NaN is a missing value.
@@ -17,13 +15,17 @@ def slate_relative(
     Args:
         values: One value per candidate of one slate, float32 [n].
         relation: ``rank``: the share of the n candidates whose value is strictly greater;
-            ``share``: `v / sum(v)`; ``ratio_to_max``: `v / max(v)`.
+            ``share``: `v / sum(v)`; ``ratio_to_max``: `v / max(v)`; ``count``: the number of
+            candidates that have a value.
 
     Returns:
         Float32 [n], without NaN.
     """
     wide = tf.cast(values, tf.float64)
     is_missing = tf.math.is_nan(wide)
+    if relation == "count":
+        present = tf.reduce_sum(tf.cast(tf.logical_not(is_missing), tf.float32))
+        return tf.fill(tf.shape(wide), present)
     if relation == "rank":
         # Missing values sort below every other one, and tie with each other.
         keys = tf.where(is_missing, tf.constant(float("-inf"), tf.float64), wide)

@@ -274,5 +274,7 @@ def _relative(slate: SlateRelative) -> str:
             f"(rank() OVER ({candidates} ORDER BY {value} DESC NULLS LAST) - 1) "
             f"/ CAST(count(*) OVER ({candidates}) AS DOUBLE)"
         )
+    if slate.relation == "count":
+        return f"CAST(count({value}) OVER ({candidates}) AS DOUBLE)"
     whole = "sum" if slate.relation == "share" else "max"
     return f"coalesce({value} / nullif({whole}({value}) OVER ({candidates}), 0), 0)"

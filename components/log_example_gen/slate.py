@@ -33,7 +33,7 @@ def slate_relative(values: pl.Series, groups: Ints, spec: SlateRelative) -> pl.S
     Args:
         values: Numbers, null where missing, [rows].
         groups: Slate of each row, [rows].
-        spec: rank, share or ratio_to_max, as `SlateRelative` defines them.
+        spec: rank, share, ratio_to_max or count, as `SlateRelative` defines them.
 
     Returns:
         float64, never missing, [rows].
@@ -43,7 +43,9 @@ def slate_relative(values: pl.Series, groups: Ints, spec: SlateRelative) -> pl.S
     missing = values.is_null().to_numpy()
     numbers = values.cast(pl.Float32).fill_null(0).cast(pl.Float64).to_numpy()
     if spec.relation == "rank":
-        result = _rank(numbers, missing, groups)
+        result: NDArray[np.float64] = _rank(numbers, missing, groups)
+    elif spec.relation == "count":
+        result = np.bincount(groups, weights=np.where(missing, 0.0, 1.0)).astype(float)[groups]
     else:
         order = np.lexsort((numbers, groups))
         starts = np.flatnonzero(np.diff(groups[order], prepend=-1))

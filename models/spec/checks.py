@@ -135,6 +135,12 @@ def _encoding_problems(
         )
     if isinstance(encoding, QuantileEncoding) and column_type.startswith("list["):
         yield Problem(path, "encoding quantiles takes scalars only")
+    if (
+        isinstance(encoding, NumericEncoding)
+        and encoding.pieces
+        and column_type.startswith("list[")
+    ):
+        yield Problem((*path, "pieces"), "the piecewise-linear code takes scalars only")
     if isinstance(encoding, SharedEncoding):
         owners = {f: c.encoding for f, c in spec.columns.items() if "feature" in c.role}
         owners |= {n: f.encoding for n, f in spec.features.items() if f.feature}

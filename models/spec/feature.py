@@ -45,7 +45,15 @@ class QuantileEncoding(Strict):
 
 
 class NumericEncoding(Strict):
-    """Feeds the number itself, with a missing-value indicator beside it."""
+    """Feeds the number itself, with a missing-value indicator beside it.
+
+    With `pieces` also its piecewise-linear code (Gorishniy 2022, "On Embeddings for Numerical
+    Features in Tabular Deep Learning", eq. 1): for the interval [b, c) of two neighbouring
+    quantiles one value, 0 below b, 1 from c on and (x - b) / (c - b) inside. A network then bends
+    its response at the quantiles as a tree splits there, where the number alone takes many epochs.
+    Differs from the paper: the outermost values are clipped rather than continued, since the number
+    itself goes on; an interval without width (a value with many ties) says whether x is above it.
+    """
 
     kind: Literal["numeric"] = "numeric"
     log: bool = Field(
@@ -53,6 +61,11 @@ class NumericEncoding(Strict):
     )
     standardize: bool = Field(
         default=True, description="Subtract the train mean, divide by the standard deviation."
+    )
+    pieces: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Intervals of the piecewise-linear code fed beside a scalar, with equal counts "
+        "on the train split; 0: none.",
     )
 
 
@@ -117,17 +130,22 @@ class Rate(Strict):
     )
 
 
+SlateRelation = Literal["rank", "share", "ratio_to_max", "count"]
+
+
 class SlateRelative(Strict):
     """A candidate's value relative to the other candidates of its slate.
 
     For values `v` of one slate of `n` candidates, missing values counting as absent:
     rank: the share of the n candidates whose value is strictly greater (a missing value is below
     every other one); share: `v / sum(v)`, 0 where the sum is 0 or v is missing; ratio_to_max:
-    `v / max(v)`, 0 where the maximum is 0 or v is missing.
+    `v / max(v)`, 0 where the maximum is 0 or v is missing; count: how many candidates have a value
+    (of a value that is never missing: the size of the slate). With one click a slate, how many
+    candidates share it says more than most of what is known of one of them.
     """
 
     of: str = Field(description="A numeric feature or numeric request column.")
-    relation: Literal["rank", "share", "ratio_to_max"] = Field(description="See above.")
+    relation: SlateRelation = Field(description="See above.")
 
 
 class DerivedFeature(Strict):

@@ -130,6 +130,7 @@ SPEC: dict[str, Any] = {
             "rate_rank": {"slate": {"of": "item_click_rate", "relation": "rank"}},
             "price_share": {"slate": {"of": "price", "relation": "share"}},
             "clicks_to_max": {"slate": {"of": "item_clicks", "relation": "ratio_to_max"}},
+            "rated_candidates": {"slate": {"of": "item_clicks", "relation": "count"}},
         },
         "tasks": {
             "click": {"kind": "binary", "target": "clicked"},

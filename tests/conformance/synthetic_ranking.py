@@ -42,7 +42,11 @@ def synthetic_ranking(**changes: Any) -> RankingSpec:
                 "encoding": {"kind": "vocabulary", "dimension": 8, "oov_buckets": 2},
             },
             "price": feature
-            | {"type": "float", "encoding": {"kind": "numeric", "log": True}, "group": "item"},
+            | {
+                "type": "float",
+                "encoding": {"kind": "numeric", "log": True, "pieces": 6},
+                "group": "item",
+            },
             "quality": feature
             | {
                 "type": "float",
@@ -72,6 +76,7 @@ def synthetic_ranking(**changes: Any) -> RankingSpec:
             "popularity_rank": {"slate": {"of": "popularity", "relation": "rank"}},
             "price_share": {"slate": {"of": "price", "relation": "share"}},
             "price_ratio": {"slate": {"of": "price", "relation": "ratio_to_max"}},
+            "priced": {"slate": {"of": "price", "relation": "count"}},
         },
         "tasks": {
             "click": {"kind": "binary", "target": "clicked", "gates": {"auc": {"min": 0.5}}},
@@ -150,6 +155,7 @@ def synthetic_rows(ranking: RankingSpec, num_rows: int = 1200, seed: int = 0) ->
         "popularity_rank": rng.random(num_rows).tolist(),
         "price_share": rng.random(num_rows).tolist(),
         "price_ratio": rng.random(num_rows).tolist(),
+        "priced": rng.integers(1, 9, num_rows).astype(float).tolist(),
         key_feature("request_id"): [b"r%d" % (k // 6) for k in range(num_rows)],
         key_feature("user_id"): [b"u%d" % u for u in user],
         key_feature("item_id"): [b"i%d" % i for i in item],

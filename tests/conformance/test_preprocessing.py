@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,10 +132,36 @@ def test_numbers_are_standardised_on_train(name: str, train: Split, validation: 
 
     mean, deviation = np.nanmean(scaled(train)), np.nanstd(scaled(train))
     for split in (train, validation):
-        values, missing = split.numbers(name).T
+        values, missing = split.numbers(name).T[:2]
         expected = np.nan_to_num((scaled(split) - mean) / deviation)
         np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-4)
         np.testing.assert_array_equal(missing, np.isnan(split.floats(name)))
+
+
+def test_a_piecewise_linear_code_rises_by_one_from_quantile_to_quantile(
+    train: Split, validation: Split
+) -> None:
+    scaled = np.log1p(train.floats("price"))
+    edges = np.nanquantile(scaled, np.arange(1, 8) / 8)
+    for split in (train, validation):
+        values = np.log1p(split.floats("price"))
+        sums = split.numbers("price")[:, 2]
+        # An empirical quantile may be any value between two neighbouring ones.
+        expected = np.nan_to_num(np.interp(values, edges, np.arange(7)))
+        np.testing.assert_allclose(sums, expected, atol=0.05)
+        assert sums.min() == 0.0 and sums.max() == 6.0
+
+
+def test_tied_quantiles_say_whether_a_value_is_above_them(
+    transformed: Transformed, tmp_path: Path
+) -> None:
+    ranking = synthetic_ranking()
+    train = dict(transformed.rows["train"])
+    # Five of eight values are 0: the edges of the first intervals are 0 as well.
+    train["price"] = [float(max(0, i % 8 - 4)) for i in range(len(train["price"]))]
+    split = Split(run_transform(ranking, {"train": train, "validation": train}, tmp_path), "train")
+    sums = {raw: split.numbers("price")[i, 2] for i, raw in enumerate(train["price"])}
+    assert sums[0.0] == 0.0 and sums[1.0] >= 3.0 and sums[1.0] < sums[2.0] <= sums[3.0] == 6.0
 
 
 def test_numbers_as_they_are(train: Split) -> None:
@@ -198,7 +225,7 @@ def test_degenerate_columns_stay_finite_and_in_their_tables(degenerate: Transfor
     train = Split(degenerate, "train")
     assert train.output.vocabulary_by_name("vocabulary_device") == [NO_VALUE]
     assert not train.ids("device").any() and not train.ids("quality").any()
-    assert (train.numbers("price") == [0.0, 1.0]).all()
+    assert (train.numbers("price") == [0.0, 1.0, 0.0]).all()
     assert (train.numbers("price_share") == 0.0).all()
     late = train.floats("position")
     expected = np.nan_to_num((late - np.nanmean(late)) / np.nanstd(late))

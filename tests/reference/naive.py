@@ -338,6 +338,8 @@ class _Builder:
         if slate.relation == "rank":
             greater = [v for v in present if own is None or v > own]
             return len(greater) / len(fellows)
+        if slate.relation == "count":
+            return float(len(present))
         if own is None:
             return 0.0
         whole = math.fsum(present) if slate.relation == "share" else max(present)

@@ -110,6 +110,7 @@ features:
   price_rank: {slate: {of: price, relation: rank}}
   price_share: {slate: {of: price, relation: share}}
   mean_ratio: {slate: {of: item_mean, relation: ratio_to_max}}
+  mean_count: {slate: {of: item_mean, relation: count}}
 tasks:
   click: {kind: binary, target: clicked, gates: {auc: {min: 0}}}
   purchase: {kind: binary, target: bought, conditioned_on: click, gates: {auc: {min: 0}}}

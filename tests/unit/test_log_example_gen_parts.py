@@ -129,6 +129,7 @@ def test_slate_relations() -> None:
     assert relative(values, "rank") == [0.2, 0.0, 0.8, 0.2, 0.6]
     assert relative(values, "share") == pytest.approx([2 / 12, 8 / 12, 0, 2 / 12, 0])
     assert relative(values, "ratio_to_max") == [0.25, 1.0, 0.0, 0.25, 0.0]
+    assert relative(values, "count") == [4.0] * 5
     for relation in ("share", "ratio_to_max"):
         assert relative([0.0, 0.0, None], relation) == [0.0, 0.0, 0.0]
         assert relative([None], relation) == [0.0]
@@ -138,6 +139,7 @@ def test_slate_relations() -> None:
 
 def test_slates_do_not_mix() -> None:
     assert relative([1.0, 2.0, 3.0, 4.0], "rank", [1, 0, 1, 0]) == [0.5, 0.5, 0.0, 0.0]
+    assert relative([None, 2.0, 3.0, 4.0], "count", [1, 0, 1, 0]) == [1.0, 2.0, 1.0, 2.0]
 
 
 def test_ranks_do_not_depend_on_digits_that_serving_lacks() -> None:

@@ -52,7 +52,8 @@ def test_layout() -> None:
     assert [s.table for s in LAYOUT.sequences] == ["item_id", "tags"]
     starts = {s.feature.name: (s.start, s.width) for s in LAYOUT.numeric}
     assert starts["content"] == (0, 3) and starts["fresh"] == (3, 2)
-    assert width_of(LAYOUT.numeric) == 3 + 2 * 6
+    assert starts["price"][1] == 3
+    assert width_of(LAYOUT.numeric) == 3 + 2 * 7 + 1
     assert LAYOUT.groups == ("item", "main") and LAYOUT.dimensions == (4, 8)
 
 
@@ -86,7 +87,7 @@ def test_lookup_equals_one_table_per_feature() -> None:
     numbers = {
         group: np.concatenate(
             [
-                numeric[:, s.start : s.start + s.width]
+                numeric[:, s.start : s.start + s.width - (s.pieces > 0)]
                 for s in LAYOUT.numeric
                 if s.feature.group == group
             ],
@@ -97,8 +98,18 @@ def test_lookup_equals_one_table_per_feature() -> None:
     main = [look["item_id"], look["user_id"], pooled["history"], pooled["tags"], look["device"]]
     np.testing.assert_allclose(groups["main"], np.hstack([*main, numbers["main"]]), rtol=1e-6)
     np.testing.assert_allclose(
-        groups["item"], np.hstack([look["quality"], numbers["item"]]), rtol=1e-6
+        groups["item"][:, :-6], np.hstack([look["quality"], numbers["item"]]), rtol=1e-6
     )
+
+
+def test_a_piecewise_linear_code_is_taken_apart_from_its_sum() -> None:
+    (price,) = (slot for slot in LAYOUT.numeric if slot.pieces)
+    batch = packed_batch(RANKING, num_rows=4)
+    numeric = batch[TRANSFORMED_NUMERIC].numpy()
+    numeric[:, price.start + 2] = [0.0, 2.25, 6.0, 1.0]
+    batch[TRANSFORMED_NUMERIC] = tf.constant(numeric)
+    expected = [[0] * 6, [1, 1, 0.25, 0, 0, 0], [1] * 6, [1] + [0] * 5]
+    np.testing.assert_allclose(embedding()(batch)["item"][:, -6:], expected)
 
 
 def test_one_gather_for_scalars_and_one_for_sequences_per_width() -> None:
