@@ -36,7 +36,7 @@ def run(
         config: The configuration.
         workdir: Where runs, metadata and models live.
         date: Last day (YYYY-MM-DD, UTC) that the run may see; all there is if None.
-        on_plan: Called once the run is determined.
+        on_plan: Called once the run is determined, unless there is nothing to do.
         on_change: Called with a node's result whenever its state changes.
 
     Returns:
@@ -52,10 +52,10 @@ def run(
         attempt = unplanned(config, workdir, date, fault)
         with _log_file(workdir.run(attempt.run_id)):
             return _report_fault(attempt, fault), False
-    on_plan(plan)
     finished = workdir.read_summary(plan.run_id)
     if finished is not None and finished["state"] != "failed":
         return finished, True
+    on_plan(plan)
     with _only_run(workdir), _log_file(workdir.run(plan.run_id)):
         return _execute(plan, on_change), False
 
