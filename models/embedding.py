@@ -12,6 +12,7 @@ from tensorflow_recommenders.layers.feature_interaction import Cross, DotInterac
 from models.feature_layout import FeatureLayout, Slot, Table
 from models.seeding import derived_seed
 from models.spec.keys import (
+    DECISION_GROUP,
     TRANSFORMED_CATEGORICAL,
     TRANSFORMED_NUMERIC,
     TRANSFORMED_SEQUENCES,
@@ -87,29 +88,35 @@ class Embedding(tf.keras.layers.Layer):
             experimental_autocast=False,
         )
 
-    def call(self, packed: Packed, training: bool = False) -> dict[str, tf.Tensor]:
+    def call(
+        self, packed: Packed, training: bool = False, decisions: bool = False
+    ) -> dict[str, tf.Tensor]:
         """Embeds.
 
         Args:
             packed: `TRANSFORMED_CATEGORICAL` int [batch, n], `TRANSFORMED_NUMERIC` float32
                 [batch, m] and `TRANSFORMED_SEQUENCES` int [batch, p], those that the layout has.
             training: Whether the penalty is added to the losses.
+            decisions: Whether to embed the features of decision columns, as the one group
+                `DECISION_GROUP`, in place of all others.
 
         Returns:
             Feature group to [batch, d]: embeddings by width, then pooled sequences, numbers, their
             piecewise-linear codes, and interactions.
         """
-        parts: dict[str, list[tf.Tensor]] = {group: [] for group in self._layout.groups}
+        wanted = (DECISION_GROUP,) if decisions else self._layout.groups
+        parts: dict[str, list[tf.Tensor]] = {group: [] for group in wanted}
         penalties: list[tf.Tensor] = []
         for width, table in zip(self._layout.dimensions, self.tables, strict=True):
             by_group: dict[str, list[tf.Tensor]] = {group: [] for group in parts}
             for embed in (self._scalars, self._sequences):
-                for group, vectors in embed(packed, width, table, penalties).items():
+                for group, vectors in embed(packed, width, table, penalties, wanted).items():
                     by_group[group].append(vectors)
             for group, stacks in by_group.items():
                 if stacks:
                     parts[group] += self._flattened(stacks, width)
-        for group, slots in _by_group(self._layout.numeric).items():
+        numeric = [slot for slot in self._layout.numeric if slot.feature.group in wanted]
+        for group, slots in _by_group(numeric).items():
             for numbers in _numbers(packed[TRANSFORMED_NUMERIC], slots):
                 parts[group].append(tf.cast(numbers, self.compute_dtype))
         if training and self._l2 > 0 and penalties:
@@ -124,10 +131,15 @@ class Embedding(tf.keras.layers.Layer):
         }
 
     def _scalars(
-        self, packed: Packed, width: int, table: tf.Variable, penalties: list[tf.Tensor]
+        self,
+        packed: Packed,
+        width: int,
+        table: tf.Variable,
+        penalties: list[tf.Tensor],
+        groups: Sequence[str],
     ) -> dict[str, tf.Tensor]:
         """Looks up every scalar id of one width: group to [batch, features, width]."""
-        slots = self._slots(self._layout.categorical, width)
+        slots = self._slots(self._layout.categorical, width, groups)
         if not slots:
             return {}
         ids = _columns(packed[TRANSFORMED_CATEGORICAL], [slot.start for slot in slots])
@@ -142,10 +154,15 @@ class Embedding(tf.keras.layers.Layer):
         }
 
     def _sequences(
-        self, packed: Packed, width: int, table: tf.Variable, penalties: list[tf.Tensor]
+        self,
+        packed: Packed,
+        width: int,
+        table: tf.Variable,
+        penalties: list[tf.Tensor],
+        groups: Sequence[str],
     ) -> dict[str, tf.Tensor]:
         """Looks up and averages every sequence of one width: group to [batch, features, width]."""
-        slots = self._slots(self._layout.sequences, width)
+        slots = self._slots(self._layout.sequences, width, groups)
         if not slots:
             return {}
         columns = [c for slot in slots for c in range(slot.start, slot.start + slot.width)]
@@ -178,9 +195,15 @@ class Embedding(tf.keras.layers.Layer):
             flat.append(self._dot([v for stack in stacks for v in tf.unstack(stack, axis=1)]))
         return flat
 
-    def _slots(self, slots: tuple[Slot, ...], width: int) -> tuple[Slot, ...]:
+    def _slots(
+        self, slots: tuple[Slot, ...], width: int, groups: Sequence[str]
+    ) -> tuple[Slot, ...]:
         tables = self._layout.tables
-        return tuple(slot for slot in slots if tables[str(slot.table)].dimension == width)
+        return tuple(
+            slot
+            for slot in slots
+            if tables[str(slot.table)].dimension == width and slot.feature.group in groups
+        )
 
 
 def _tables_of(layout: FeatureLayout, width: int) -> list[Table]:

@@ -38,8 +38,8 @@ def export_model(
     units, and ``score``.
 
     What is saved is a new module with the tables, vocabularies and weights that the signatures
-    read: no auxiliary head, no optimizer, no input but request features. Features of decision
-    columns, which a model may learn from, are fixed to missing. `DESCRIPTION` holds the ranking
+    read: no auxiliary head, no optimizer, no tower of decision columns, no input but request
+    features. `DESCRIPTION` holds the ranking
     and the candidate as JSON.
 
     Args:
@@ -57,7 +57,7 @@ def export_model(
         for signature in signatures.values()
         for variable in signature.get_concrete_function().graph.variables
     }
-    served.weights = [v for v in model.trainable_variables if id(v) in read]
+    served.weights = [v for v in model.variables if id(v) in read]
     tf.saved_model.save(served, export_dir, signatures=signatures)
     description = Path(export_dir, DESCRIPTION)
     description.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from models.spec.feature import (
     SharedEncoding,
     VocabularyEncoding,
 )
+from models.spec.keys import DECISION_GROUP
 from models.spec.ranking import RankingSpec
 
 TableEncoding = VocabularyEncoding | HashEncoding | QuantileEncoding
@@ -130,9 +131,18 @@ class FeatureLayout:
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
-        """Names of the feature groups, sorted."""
+        """Names of the feature groups that architectures receive, sorted."""
+        return tuple(sorted(self._groups - {DECISION_GROUP}))
+
+    @cached_property
+    def has_decisions(self) -> bool:
+        """Whether features of decision columns are among the inputs."""
+        return DECISION_GROUP in self._groups
+
+    @cached_property
+    def _groups(self) -> set[str]:
         slots = (*self.categorical, *self.numeric, *self.sequences)
-        return tuple(sorted({slot.feature.group for slot in slots}))
+        return {slot.feature.group for slot in slots}
 
     @cached_property
     def dimensions(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,6 +38,18 @@ class LogProbabilities:
             happens=self.happens + conditional.happens,
             fails=_log_add(self.fails, self.happens + conditional.fails),
         )
+
+    def among_sampled(self, negative_rate: float) -> LogProbabilities:
+        """Returns those of a positive where only a share of the negatives is seen.
+
+        `p / (p + r (1 - p))`, that is `logit - log r` (He et al., ADKDD 2014, sec. 6.3 solves it
+        for p): what a calibrated model expects in data whose negatives were kept at rate r.
+        """
+        if negative_rate == 1.0:
+            return self
+        fails = self.fails + math.log(negative_rate)
+        total = _log_add(self.happens, fails)
+        return LogProbabilities(self.happens - total, fails - total)
 
     def cross_entropy(self, labels: tf.Tensor) -> tf.Tensor:
         """Returns `-y log p - (1 - y) log(1 - p)` per row, finite."""
@@ -80,6 +93,9 @@ class Links:
     def row_losses(self, task: str, heads: HeadOutputs, labels: tf.Tensor) -> tf.Tensor:
         """Computes a task's loss per row, in the space of its `training_output`.
 
+        Where negatives are downsampled, the loss sees the probability among the sampled rows;
+        heads and outputs are those of the whole population, so nothing is corrected when served.
+
         Args:
             task: The task.
             heads: Head outputs of the task and of those it is conditioned on.
@@ -90,8 +106,12 @@ class Links:
         """
         spec = self._ranking.tasks[task]
         if spec.kind == "binary" and spec.conditioned_on is not None:
-            return self.log_probabilities(task, heads).cross_entropy(labels)
-        return self._losses[task].per_row(heads[task], labels)
+            seen = self.log_probabilities(task, heads).among_sampled(spec.negative_rate)
+            return seen.cross_entropy(labels)
+        own = heads[task]
+        if spec.negative_rate < 1:
+            own -= math.log(spec.negative_rate)
+        return self._losses[task].per_row(own, labels)
 
     def outputs(self, heads: HeadOutputs) -> dict[str, tf.Tensor]:
         """Computes every output of the given tasks.

@@ -12,6 +12,7 @@ import tensorflow_recommenders as tfrs
 from models.architectures.registry import build_architecture
 from models.balancers.abstract import GradientBalancer, TaskTraits
 from models.balancers.registry import build_balancer
+from models.decision_tower import DecisionTower
 from models.embedding import Embedding, Packed
 from models.feature_layout import FeatureLayout
 from models.heads import Heads
@@ -19,6 +20,7 @@ from models.links import HeadOutputs, Links
 from models.losses.abstract import Loss
 from models.optimizers import PartOptimizers
 from models.seeding import derived_seed
+from models.spec.keys import DECISION_GROUP
 from models.spec.ranking import RankingSpec
 from models.spec.training import Candidate, Training
 from models.task_loss import TaskLoss
@@ -76,6 +78,17 @@ class RankingModel(tfrs.Model):
             seed=derived_seed(seed, "heads"),
             name="heads",
         )
+        binary = [task for task in self.tasks if ranking.tasks[task].kind == "binary"]
+        self.tower = (
+            DecisionTower(
+                binary,
+                training.decision_units,
+                seed=derived_seed(seed, "decision_tower"),
+                name="decision_tower",
+            )
+            if binary and FeatureLayout.of(ranking).has_decisions
+            else None
+        )
         self.objectives = {
             task: tfrs.tasks.Ranking(loss=TaskLoss(self.links, task), name=f"objective_{task}")
             for task in self.tasks
@@ -96,7 +109,7 @@ class RankingModel(tfrs.Model):
     def call(
         self, packed: Packed, tasks: Sequence[str] | None = None, training: bool = False
     ) -> dict[str, tf.Tensor]:
-        """Computes head outputs.
+        """Computes head outputs, without what decision columns add to them.
 
         Args:
             packed: Packed features of `models.preprocessing`.
@@ -115,12 +128,26 @@ class RankingModel(tfrs.Model):
     def predictions(
         self, packed: Packed, tasks: Sequence[str] | None = None
     ) -> dict[str, tf.Tensor]:
-        """Computes every output of the tasks, in natural units: output name to [batch]."""
-        return self.links.outputs(self(packed, tasks=tasks))
+        """Computes every output of the tasks, in natural units: output name to [batch].
+
+        What is predicted is what is served: decision columns have no part in it.
+        """
+        heads = self(packed, tasks=tasks)
+        return self.links.outputs(heads if self.tower is None else self.tower.served(heads))
+
+    def decision_logits(self, packed: Packed) -> dict[str, tf.Tensor]:
+        """Computes what decision columns add to the logits: binary task to [batch]."""
+        added: dict[str, tf.Tensor] = {}
+        if self.tower is not None:
+            added = self.tower(self.embedding(packed, decisions=True)[DECISION_GROUP])
+        return added
 
     def task_losses(self, batch: Batch, training: bool = False) -> dict[str, tf.Tensor]:
         """Computes each task's mean loss over a batch: task to scalar."""
-        return self._losses_of(self(batch, training=training), batch, training)
+        # First: a call of the embedding forgets the penalties of the one before.
+        decisions = self.decision_logits(batch)
+        heads = self(batch, training=training)
+        return self._losses_of(_with_decisions(heads, decisions), batch, training)
 
     def _losses_of(self, heads: HeadOutputs, batch: Batch, training: bool) -> dict[str, tf.Tensor]:
         losses = {}
@@ -171,11 +198,15 @@ class RankingModel(tfrs.Model):
             The losses by task, and the gradient of each trainable variable.
         """
         with tf.GradientTape(persistent=True) as tape:
+            # First: a call of the embedding forgets the penalties of the one before.
+            decided = {} if self.tower is None else self.embedding(batch, decisions=True)
             groups = self.embedding(batch, training=True)
             heads = self.heads(self.architecture(groups, training=True))
+            if self.tower is not None:
+                heads = _with_decisions(heads, self.tower(decided[DECISION_GROUP]))
             losses = self._losses_of(heads, batch, training=True)
             penalty = tf.add_n([tf.zeros([]), *self.losses])
-        representation = [groups[name] for name in sorted(groups)]
+        representation = [groups[name] for name in sorted(groups)] + list(decided.values())
         shared = self.architecture.shared_variables
         below = self.embedding.trainable_variables
         apart = {id(v) for v in (*shared, *below)}
@@ -225,6 +256,7 @@ class RankingModel(tfrs.Model):
 
         A step then traces once, and a checkpoint restores all at once.
         """
+        self.decision_logits(batch)
         self(batch)
         self.optimizers.prepare(
             self.embedding.tables,
@@ -243,9 +275,15 @@ class RankingModel(tfrs.Model):
 
     @property
     def num_parameters(self) -> int:
-        """Number of trained numbers that predict: what a balancer learns is not among them."""
-        balancer = {id(v) for v in self.balancer.trainable_variables}
-        return int(sum(np.prod(v.shape) for v in self.trainable_variables if id(v) not in balancer))
+        """Number of trained numbers that predict: not those of balancer and decision tower."""
+        parts = (self.balancer, *((self.tower,) if self.tower is not None else ()))
+        apart = {id(v) for part in parts for v in part.trainable_variables}
+        return int(sum(np.prod(v.shape) for v in self.trainable_variables if id(v) not in apart))
+
+
+def _with_decisions(heads: HeadOutputs, added: Mapping[str, tf.Tensor]) -> HeadOutputs:
+    """Adds to the logits of binary tasks what decision columns have to say about them."""
+    return {**heads, **{task: heads[task] + more[:, tf.newaxis] for task, more in added.items()}}
 
 
 def _added(a: tf.Tensor | tf.IndexedSlices | None, b: Any) -> Any:

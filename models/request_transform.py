@@ -27,7 +27,7 @@ class RequestTransform(tf.Module):
     The nodes that the packed features depend on are cut out of the saved transform graph and
     copied into the caller's: inputs are an allow-list, and no name of a label or weight comes
     along. Features of decision columns (a position) do not exist when a request is served: they
-    are fixed to missing.
+    are fixed to missing, and nothing that is served reads them.
 
     Args:
         transform_graph: Folder that Transform wrote.

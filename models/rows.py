@@ -118,16 +118,24 @@ class StreamedRows(Rows):
         files: Gzipped TFRecord files.
         spec: Parsing specification of the columns.
         shuffle_buffer: Rows shuffled together; the files are shuffled as well.
+        useful_keys: Weight columns; rows where all of them are 0 are left out.
     """
 
-    def __init__(self, files: Sequence[str], spec: Mapping[str, Any], shuffle_buffer: int) -> None:
+    def __init__(
+        self,
+        files: Sequence[str],
+        spec: Mapping[str, Any],
+        shuffle_buffer: int,
+        useful_keys: Sequence[str] = (),
+    ) -> None:
         """Reads the columns that are not packed."""
         super().__init__(tuple(spec))
         self._files = list(files)
         self._spec = dict(spec)
         self._shuffle_buffer = shuffle_buffer
+        self._useful_keys = list(useful_keys)
         scalars = {name: feature for name, feature in spec.items() if name not in _PACKED}
-        self._scalars = _gathered(_decoded(files, scalars), scalars)
+        self._scalars = _gathered(_decoded(files, scalars, useful_keys), scalars)
 
     @property
     def num_rows(self) -> int:
@@ -159,7 +167,9 @@ class StreamedRows(Rows):
         return iter(self._batches(records, batch_size))
 
     def _batches(self, records: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-        return records.batch(batch_size).map(_parser(self._spec)).prefetch(2)
+        parser = _parser(self._spec, self._useful_keys)
+        batches = records.batch(batch_size).map(parser)
+        return (batches.rebatch(batch_size) if self._useful_keys else batches).prefetch(2)
 
 
 def read_rows(
@@ -170,6 +180,7 @@ def read_rows(
     split: str,
     cache_bytes: int,
     shuffle_buffer: int,
+    useful_keys: Sequence[str] = (),
 ) -> Rows:
     """Opens the transformed rows of a split.
 
@@ -180,6 +191,7 @@ def read_rows(
         split: Name of the split, for messages.
         cache_bytes: Rows are kept in memory if they fit in this.
         shuffle_buffer: Rows shuffled together where they do not.
+        useful_keys: Weight columns; rows where all of them are 0 are left out.
 
     Raises:
         DataError: There is no row.
@@ -187,12 +199,13 @@ def read_rows(
     files = sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
     packed = [name for name in _PACKED if name in feature_spec]
     spec = {name: feature_spec[name] for name in (*packed, TRANSFORMED_GROUP, *label_keys)}
-    columns = _within(_decoded(files, spec), spec, cache_bytes) if files else None
+    decoded = _decoded(files, spec, useful_keys)
+    columns = _within(decoded, spec, cache_bytes) if files else None
     rows: Rows
     if columns is not None:
         rows = CachedRows(columns)
     elif files:
-        rows = StreamedRows(files, spec, shuffle_buffer)
+        rows = StreamedRows(files, spec, shuffle_buffer, useful_keys)
     if not files or not rows.num_rows:
         raise DataError(
             f"the {split} split has no rows",
@@ -207,9 +220,13 @@ def _records(files: Sequence[str]) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(list(files), compression_type="GZIP")
 
 
-def _parser(spec: Mapping[str, Any]) -> Any:
+def _parser(spec: Mapping[str, Any], useful_keys: Sequence[str]) -> Any:
     def parse(records: tf.Tensor) -> dict[str, tf.Tensor]:
         columns = tf.io.parse_example(records, dict(spec))
+        if useful_keys:
+            weights = tf.stack([columns[key] for key in useful_keys], axis=1)
+            useful = tf.where(tf.reduce_any(weights > 0, axis=1))[:, 0]
+            columns = {name: tf.gather(values, useful) for name, values in columns.items()}
         return {
             name: tf.cast(values, tf.int32) if name in _PACKED_IDS else values
             for name, values in columns.items()
@@ -218,8 +235,11 @@ def _parser(spec: Mapping[str, Any]) -> Any:
     return parse
 
 
-def _decoded(files: Sequence[str], spec: Mapping[str, Any]) -> Iterator[dict[str, Column]]:
-    dataset = _records(files).batch(_READ_ROWS).map(_parser(spec), num_parallel_calls=2)
+def _decoded(
+    files: Sequence[str], spec: Mapping[str, Any], useful_keys: Sequence[str]
+) -> Iterator[dict[str, Column]]:
+    parser = _parser(spec, useful_keys)
+    dataset = _records(files).batch(_READ_ROWS).map(parser, num_parallel_calls=2)
     return iter(dataset.prefetch(2).as_numpy_iterator())
 
 

@@ -15,6 +15,7 @@ from models.feature_layout import FeatureLayout
 from models.losses.registry import build_loss
 from models.ranking_model import RankingModel, trained_tasks
 from models.rows import Rows, read_rows
+from models.sampled_weights import population_weights
 from models.spec.balancer import Fixed, TunedScalarization
 from models.spec.ranking import RankingSpec
 from models.spec.training import Candidate, Training
@@ -95,16 +96,17 @@ def run_fn(fn_args: Any) -> None:
 def _rows(
     settings: TrainerSettings, transform: tft.TFTransformOutput, patterns: list[str], split: str
 ) -> Rows:
-    outputs = [
-        output
-        for task in trained_tasks(settings.ranking, settings.candidate)
-        for output in settings.ranking.outputs_of(task)
-    ]
+    tasks = trained_tasks(settings.ranking, settings.candidate)
+    outputs = [output for task in tasks for output in settings.ranking.outputs_of(task)]
     return read_rows(
         patterns,
         transform.transformed_feature_spec(),
         [key for output in outputs for key in (output.label_key, output.weight_key)],
         split=split,
+        # What no task learns from need not be stepped over: masked rows, negatives sampled away.
+        useful_keys=[settings.ranking.training_output(task).weight_key for task in tasks]
+        if split == "train"
+        else [],
         cache_bytes=settings.training.cache_bytes,
         shuffle_buffer=settings.training.shuffle_buffer,
     )
@@ -141,6 +143,7 @@ def build_model(
         # Heads of conditioned tasks learn the conditional.
         output = ranking.outputs_of(task)[-1]
         labels, weights = train.column(output.label_key), train.column(output.weight_key)
+        weights = population_weights(labels, weights, ranking.tasks[task].negative_rate)
         losses[task] = build_loss(ranking.tasks[task], labels, weights)
         biases[task] = losses[task].initial_bias(labels, weights)
     tables = FeatureLayout.of(ranking).tables

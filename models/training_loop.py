@@ -141,6 +141,7 @@ class TrainingLoop:
         losses = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
         progress.step_seconds += time.perf_counter() - start
         task_weights = self._model.balancer.end_epoch(losses)
+        self._validation.settle_decisions()
         measured = self._validation.measure()
         objective = objective_value(self._objective, measured)
         progress.epochs.append(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
 from models.metrics.columns import TaskColumns
 from models.metrics.estimation import compute
-from models.ranking_model import RankingModel
+from models.ranking_model import Batch, RankingModel
 from models.rows import Rows
 from models.spec.keys import TRANSFORMED_GROUP
 from models.spec.metric import METRICS
@@ -35,6 +35,28 @@ class Validation:
         self._model = model
         self._rows = rows
         self._predict = tf.function(model.predictions, input_signature=[rows.batch_spec])
+        self._logits = tf.function(_both_logits(model), input_signature=[rows.batch_spec])
+
+    def settle_decisions(self) -> None:
+        """Chooses the offsets that replace the tower of decision columns on these rows."""
+        tower = self._model.tower
+        if tower is None:
+            return
+        ranking = self._model.ranking
+        parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        for batch in self._rows.in_order(_BATCH_ROWS):
+            for task, (main, added) in self._logits(batch).items():
+                parts.setdefault(task, []).append((main.numpy(), added.numpy()))
+        tower.settle(
+            {
+                task: (
+                    np.concatenate([main for main, _ in found]),
+                    np.concatenate([added for _, added in found]),
+                    self._rows.column(ranking.outputs_of(task)[-1].weight_key),
+                )
+                for task, found in parts.items()
+            }
+        )
 
     def measure(self) -> Measured:
         """Computes every metric of every output of the trained tasks."""
@@ -62,6 +84,17 @@ class Validation:
             cluster=group,
         )
         return compute(output.metrics, columns)
+
+
+def _both_logits(model: RankingModel) -> Callable[[Batch], dict[str, tuple[tf.Tensor, tf.Tensor]]]:
+    """Returns a function from a batch to the main logit and what the tower adds, by task."""
+
+    def logits(batch: Batch) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        added = model.decision_logits(batch)
+        heads = model(batch)
+        return {task: (heads[task][:, 0], added[task]) for task in added}
+
+    return logits
 
 
 def objective_value(weights: Mapping[str, float], measured: Measured) -> float | None:

@@ -45,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--seed", type=int, default=0, help="default 0")
     command.add_argument(
+        "--position-belief", type=float, default=0.0,
+        help="how strongly slates follow a logging ranker that is wrong (default 0: random order)",
+    )  # fmt: skip
+    command.add_argument(
         "--format", choices=("parquet", "csv", "jsonl"), default="parquet", help="file format"
     )
     for fault, default in (
@@ -169,6 +173,7 @@ def _simulate(options: argparse.Namespace) -> int:
         duplicate_rate=options.duplicate_rate,
         late_rate=options.late_rate,
         orphan_rate=options.orphan_rate,
+        position_belief=options.position_belief,
     )
     simulate(config, Path(options.out))
     print(options.out)

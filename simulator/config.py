@@ -39,6 +39,9 @@ class SimulationConfig:
         slate_size: Mean number of items asked for per request.
         conversion_window_hours: Conversions count for the truth if they happen less than this
             after the impression. The logs hold later ones too.
+        position_belief: How strongly slates are ordered by what the logging ranker believes of
+            items, which has nothing to do with what they are worth; 0 is random order. Position
+            then stands between an item and its clicks: a bias that a model should not learn.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -57,6 +60,7 @@ class SimulationConfig:
     num_items: int | None = None
     slate_size: float = 10.0
     conversion_window_hours: float = 48.0
+    position_belief: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks every value, so that a simulation that starts also ends."""
@@ -71,6 +75,7 @@ class SimulationConfig:
             _check_integer("num_items", self.num_items, low=20, high=10**6)
         _check_number("slate_size", self.slate_size, low=1.0, high=500.0)
         _check_number("conversion_window_hours", self.conversion_window_hours, low=1.0, high=96.0)
+        _check_number("position_belief", self.position_belief, low=0.0, high=10.0)
         if self.file_format not in get_args(FileFormat):
             allowed = get_args(FileFormat)
             raise ConfigError(

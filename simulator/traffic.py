@@ -21,6 +21,7 @@ SAME_TIME_SHARE = 0.01
 SAME_USER_SHARE = 0.3
 """Of those, the ones that come from the same user too."""
 USUAL_DEVICE_SHARE = 0.8
+_BELIEF_STREAM = 0xBE11EF
 RETRIEVAL_AFFINITY = 0.3
 """How much candidate retrieval prefers categories the user's segment likes."""
 
@@ -75,7 +76,8 @@ def draw_slates(world: World, day: int, num_rows: int, rng: np.random.Generator)
 
     Items are drawn by their supply at that time and the segment's interest, without repetition in
     a slate, and shown in random order: the position says nothing about the item, so that truth
-    averaged over positions is exact.
+    averaged over positions is exact. With `position_belief` it says what the logging ranker
+    believed, and the truth is that of a random position.
 
     Args:
         world: Users and items.
@@ -114,12 +116,30 @@ def _draw_batch(world: World, day: int, num_rows: int, rng: np.random.Generator)
     num_items = len(world.items.category)
     _, first = np.unique(request * num_items + item, return_index=True)
     # Earlier draws favour frequent items, so the kept ones are shuffled within their slate.
-    order = first[np.argsort(request[first] + rng.random(len(first)), kind="stable")]
+    place = rng.random(len(first))
+    if config.position_belief > 0:
+        place = _believed_place(config, num_items, item[first], place)
+    order = first[np.argsort(request[first] + place, kind="stable")]
     request, item = request[order], item[order]
     size = np.bincount(request, minlength=count)
     return Slates(
         time_ms, user, surface, device, size, request, item, _positions(request, size), day
     )
+
+
+def _believed_place(
+    config: SimulationConfig, num_items: int, item: Ints, chance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Turns uniform numbers into places in [0, 1): smaller where the logging ranker believes more.
+
+    Beliefs are standard normal and independent of everything else. Sorting beliefs plus Gumbel
+    noise draws orders from the Plackett-Luce model.
+    """
+    belief = np.random.default_rng([config.seed, _BELIEF_STREAM]).standard_normal(num_items)
+    gumbel = -np.log(-np.log(np.clip(chance, 1e-12, 1 - 1e-12)))
+    score = config.position_belief * belief[item] + gumbel
+    places: NDArray[np.float64] = 1.0 / (1.0 + np.exp(np.clip(score, -30.0, 30.0)))
+    return np.clip(places, 0.0, 1.0 - 1e-9)
 
 
 def _times_of_day(count: int, rng: np.random.Generator) -> Ints:

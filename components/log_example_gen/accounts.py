@@ -125,8 +125,9 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
     Returns:
         The contents of ``accounts.json``: `window`, `rows` by stream (read = used + duplicates +
         dead; counted after exploding), `examples` (exploded = the impressions without exact
-        duplicates = dead + train + validation + test + outside) and `labels` by output, day and
-        split, and `misfits` by stream and column.
+        duplicates = dead + train + validation + test + outside), `labels` by output, day and
+        split, `misfits` by stream and column, and `sampling` by task (negatives of the train split
+        and how many of them are kept).
 
     Raises:
         PolyrankError: The sums do not hold: a fault of this package.
@@ -155,6 +156,13 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
         "misfits": {
             name: {p[2]: int(n) for p, n in sorted(tally.items()) if p[:2] == ("misfits", name)}
             for name in plan.sources
+        },
+        "sampling": {
+            name: {
+                kind: int(tally.get(("sampling", name, kind), 0)) for kind in ("negatives", "kept")
+            }
+            for name, task in sorted(plan.ranking.tasks.items())
+            if task.negative_rate < 1
         },
     }
 

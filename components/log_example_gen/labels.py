@@ -28,7 +28,8 @@ def labels(rows: pl.DataFrame, ranking: RankingSpec, window: Window) -> pl.DataF
     - conditional: the target, where the entire-space label counts and the parent happened.
 
     An impossible target (other than 0 or 1 for a binary task, negative for a duration or count)
-    does not count; nor does a row whose sample weight is missing or negative. Such rows are told
+    does not count; nor does a row whose sample weight is missing or negative, or whose propensity
+    is missing or not in (0, 1]. Such rows are told
     apart in the accounts.
 
     Args:
@@ -92,10 +93,16 @@ def _target(rows: pl.DataFrame, task: Task) -> tuple[Flags, Floats, Flags]:
 
 
 def _weight(rows: pl.DataFrame, task: Task) -> tuple[Floats, Flags]:
-    if task.sample_weight is None:
-        return np.ones(len(rows)), np.ones(len(rows), dtype=bool)
-    weight = rows[task.sample_weight].cast(pl.Float64).fill_null(-1).to_numpy()
-    return weight, weight >= 0
+    """Returns the weight of each row, and whether it has one."""
+    weight, usable = np.ones(len(rows)), np.ones(len(rows), dtype=bool)
+    if task.sample_weight is not None:
+        weight = rows[task.sample_weight].cast(pl.Float64).fill_null(-1).to_numpy()
+        usable = weight >= 0
+    if task.propensity is not None:
+        chance = rows[task.propensity.column].cast(pl.Float64).fill_null(0).to_numpy()
+        usable = usable & (chance > 0) & (chance <= 1)
+        weight = weight / np.maximum(chance, task.propensity.clip)
+    return weight, usable
 
 
 def _inside(rows: pl.DataFrame, task: Task) -> Flags:

@@ -22,10 +22,6 @@ MAX_TABLE_ROWS = 65_536
 def shard_of(keys: list[pl.Series], num_shards: int) -> NDArray[np.int64]:
     """Assigns rows to shards by the text of their keys.
 
-    The hash is a polynomial over the UTF-8 bytes modulo 2^64, computed for all rows at once from
-    prefix sums, then mixed (Steele 2014, the finaliser of SplitMix64). It is the same on every
-    machine, in every process and version, which Python's and the data frame library's are not.
-
     Args:
         keys: Key columns, [rows] each; null is a value of its own.
         num_shards: Number of shards.
@@ -35,13 +31,29 @@ def shard_of(keys: list[pl.Series], num_shards: int) -> NDArray[np.int64]:
     """
     if num_shards == 1:
         return np.zeros(len(keys[0]), dtype=np.int64)
+    shards: NDArray[np.int64] = (key_hash(keys) % np.uint64(num_shards)).astype(np.int64)
+    return shards
+
+
+def key_hash(keys: list[pl.Series]) -> NDArray[np.uint64]:
+    """Hashes the text of keys.
+
+    The hash is a polynomial over the UTF-8 bytes modulo 2^64, computed for all rows at once from
+    prefix sums, then mixed (Steele 2014, the finaliser of SplitMix64). It is the same on every
+    machine, in every process and version, which Python's and the data frame library's are not.
+
+    Args:
+        keys: Key columns, [rows] each; null is a value of its own.
+
+    Returns:
+        uint64 [rows].
+    """
     total = np.zeros(len(keys[0]), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for key in keys:
             total = total * np.uint64(_BASE) + _text_hash(as_key_text(key))
             total = _mixed(total)
-    shards: NDArray[np.int64] = (total % np.uint64(num_shards)).astype(np.int64)
-    return shards
+    return total
 
 
 def split_by_shard(

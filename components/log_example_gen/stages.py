@@ -37,6 +37,7 @@ from components.log_example_gen.row_names import (
     SOURCE_FILE,
     SOURCE_ROW,
 )
+from components.log_example_gen.sampling import with_sampled_negatives
 from components.log_example_gen.sharding import shard_of
 from components.log_example_gen.slate import rate, slate_groups, slate_relative
 from components.log_example_gen.splits import SPLIT, SPLITS, add_split
@@ -290,6 +291,7 @@ def finished(
             values = rows[relation.of].cast(pl.Float64)
             rows = rows.with_columns(slate_relative(values, groups, relation).alias(name))
     found = labels(rows, plan.ranking, plan.window)
+    found, sampled = with_sampled_negatives(rows, found, plan)
     rows = pl.concat([rows, found], how="horizontal")
     columns = example_columns(rows, plan)
     by_split = {
@@ -297,7 +299,7 @@ def finished(
         for split in SPLITS
         if (rows[SPLIT] == split).any()
     }
-    return by_split, Step(label_counts(rows, plan.ranking))
+    return by_split, Step(merged([label_counts(rows, plan.ranking), sampled]))
 
 
 def _seen_events(stream_name: str, events: pl.DataFrame, plan: Plan) -> tuple[pl.DataFrame, Step]:

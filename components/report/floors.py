@@ -16,6 +16,7 @@ from components.report.floor_features import FloorFeatures, scalar_numbers
 from components.report.floor_scores import FLOORS, LINEAR, POPULARITY, FloorScores
 from components.report.row_match import first_text
 from models.metrics.columns import FloatArray, IntArray
+from models.sampled_weights import population_weights
 from models.spec.keys import TIMESTAMP, key_feature
 from models.spec.ranking import RankingSpec
 from models.spec.task import Output, TaskKind
@@ -64,6 +65,7 @@ def score_floors(
     found = {name: FloorScores({}, {}) for name in FLOORS}
     for output in ranking.outputs:
         label, weight = targets(train, output)
+        weight = population_weights(label, weight, ranking.tasks[output.task].negative_rate)
         reason = _why_not(output, label, weight)
         if reason:
             for floor in found.values():

@@ -185,6 +185,12 @@ def _feature_problems(spec: RankingSpec) -> Iterator[Problem]:
                         f"the entity {entity!r} must be a request column, it is "
                         f"{spec.columns[entity].availability}",
                     )
+                elif spec.columns[entity].type not in ("string", "int", "bool"):
+                    yield Problem(
+                        (*path, "as_of", "entity"),
+                        f"the entity {entity!r} must be string, int or bool, it is "
+                        f"{spec.columns[entity].type}: requests name entities by such values",
+                    )
             if (as_of.aggregate in ("sum", "mean", "last_values")) != (as_of.value is not None):
                 yield Problem(
                     (*path, "as_of", "value"), "required for sum, mean, last_values; only for them"
@@ -251,8 +257,27 @@ def _task_problems(spec: RankingSpec) -> Iterator[Problem]:
                 yield Problem((*path, key), unknown("column", other, spec.columns))
             elif role and role not in spec.columns[other].role:
                 yield Problem((*path, key), f"column {other!r} must have role: {role}")
+        yield from _propensity_problems(spec, path, task)
         yield from _condition_problems(spec, name, task)
         yield from _loss_and_metric_problems(path, task)
+
+
+def _propensity_problems(spec: RankingSpec, path: tuple[str, ...], task: Task) -> Iterator[Problem]:
+    if task.propensity is None:
+        return
+    name = task.propensity.column
+    where = (*path, "propensity", "column")
+    column = spec.columns.get(name)
+    if column is None:
+        yield Problem(where, unknown("column", name, spec.columns))
+    elif "weight" not in column.role:
+        yield Problem(where, f"column {name!r} must have role: weight")
+    elif column.availability == "future" or column.type not in ("float", "int"):
+        yield Problem(
+            where,
+            f"a propensity is a number that the decision knew: column {name!r} must be float, with "
+            "availability request or decision",
+        )
 
 
 def _condition_problems(spec: RankingSpec, name: str, task: Task) -> Iterator[Problem]:
@@ -283,6 +308,10 @@ def _loss_and_metric_problems(path: tuple[str, str], task: Task) -> Iterator[Pro
         yield Problem(
             (*path, "loss"),
             f"loss {task.loss.kind} does not fit a {task.kind} task; allowed: {kinds}",
+        )
+    if task.negative_rate < 1 and task.kind != "binary":
+        yield Problem(
+            (*path, "negative_rate"), f"only a binary task has negatives; this one is {task.kind}"
         )
     applicable = default_metrics(task.kind)
     for metric in task.metrics or ():

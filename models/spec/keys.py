@@ -17,6 +17,10 @@ WEIGHT_INPUT_PREFIX = "score_weight__"
 """`score_weight__<output>`: float32 [1] input of `rank` that overrides a fusion weight."""
 
 
+DECISION_GROUP = "decision__tower"
+"""Feature group of decision columns: they enter through a tower of their own, in training only."""
+
+
 def key_feature(column: str) -> str:
     """Example feature (bytes) that carries a key column."""
     return f"{column}__key"

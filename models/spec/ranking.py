@@ -19,6 +19,7 @@ from models.spec.feature import (
     SharedEncoding,
     VocabularyEncoding,
 )
+from models.spec.keys import DECISION_GROUP
 from models.spec.metric import default_metrics
 from models.spec.problem import SpecProblems
 from models.spec.strict import Strict
@@ -300,7 +301,7 @@ def _column_feature(name: str, column: Column) -> Feature:
         dtype="string" if categorical else "float",
         length=column.max_length if sequence else None,
         encoding=encoding,
-        group=column.group,
+        group=DECISION_GROUP if column.availability == "decision" else column.group,
         scope=column.scope,
         availability="decision" if column.availability == "decision" else "request",
         origin="column",

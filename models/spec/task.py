@@ -93,6 +93,24 @@ class Gate(Strict):
     )
 
 
+class Propensity(Strict):
+    """Weighs rows by how unlikely it was that they were logged (Schnabel 2016, eq. 3).
+
+    `w = 1 / max(p, clip)`: data that a policy selected then stand for data that it did not. The
+    loss and the metrics divide by the sum of the weights, so the estimate is self-normalised
+    (Swaminathan and Joachims 2015).
+    """
+
+    column: str = Field(
+        description="Column with role weight: the probability, in (0, 1], with which the row came "
+        "to be. Rows where it is missing or outside do not count."
+    )
+    clip: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.01,
+        description="Probabilities below count as this: less variance for some bias.",
+    )
+
+
 class Task(Strict):
     """One outcome: target, sample space, loss, metrics and gates."""
 
@@ -121,6 +139,15 @@ class Task(Strict):
     )
     sample_weight: str | None = Field(
         default=None, description="A non-negative column that weighs rows of this task."
+    )
+    propensity: Propensity | None = Field(
+        default=None, description="Inverse-propensity weights of this task's rows."
+    )
+    negative_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="Share of a binary task's negatives that it trains on, chosen by a hash of the "
+        "impression's key. Predictions stay those of the whole population: the loss corrects the "
+        "logit by the rate. Validation and test keep every row.",
     )
     metrics: Names | None = Field(
         default=None, description="Reported metrics; every one that applies if absent."

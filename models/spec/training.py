@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.spec.architecture import ArchitectureConfig
+from models.spec.architecture import ArchitectureConfig, Units
 from models.spec.balancer import BalancerConfig, Fixed, Optimizers
 from models.spec.strict import Strict
 
@@ -56,6 +56,11 @@ class Training(Strict):
         default="none",
         description="Explicit feature interaction before the architecture: pairwise dot products "
         "(DLRM) or one cross layer (DCN v2), from TensorFlow Recommenders.",
+    )
+    decision_units: Units = Field(
+        default=(16,),
+        description="Layer widths of the tower of decision columns with role feature (position): "
+        "it is added to the logits of binary tasks while training and dropped when served.",
     )
     shuffle_buffer: Annotated[int, Field(ge=1)] = Field(
         default=100_000,

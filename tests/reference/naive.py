@@ -368,6 +368,12 @@ class _Builder:
                 weight = row[task.sample_weight]
                 mature &= row[TIME] + self.ranking.maturity_ms(task.sample_weight) <= cutoff
             counts = mature and weight is not None and weight >= 0
+            if task.propensity is not None:
+                chance = row[task.propensity.column]
+                if chance is None or not 0 < chance <= 1:
+                    counts = False
+                elif weight is not None:
+                    weight /= max(chance, task.propensity.clip)
             counts &= task.mask is None or bool(row[task.mask])
             target = None if row[task.target] is None else float(row[task.target])
             known = target is not None and (

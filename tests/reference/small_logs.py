@@ -154,6 +154,7 @@ columns:
   seconds: {type: float, availability: future, role: target, known_after: 2ms}
   stars: {type: int, availability: future, role: target}
   importance: {type: float, availability: decision, role: weight}
+  chance: {type: float, availability: decision, role: weight}
 features:
   item_likes: {as_of: {events: impressions, entity: item_id, aggregate: count, window: 9ms,
                        where: "liked = 1"}}
@@ -165,7 +166,8 @@ features:
 tasks:
   like: {kind: binary, target: liked, sample_weight: importance, gates: {auc: {min: 0}}}
   seconds: {kind: duration, target: seconds, conditioned_on: like, gates: {mae: {max: 9}}}
-  stars: {kind: regression, target: stars, gates: {mae: {max: 9}}}
+  stars: {kind: regression, target: stars, propensity: {column: chance, clip: 0.2},
+          gates: {mae: {max: 9}}}
 """
 
 WIDE_FUNCTIONS: dict[str, Callable[[Row], Any]] = {"liked = 1": lambda row: row["liked"] == 1}
@@ -254,6 +256,7 @@ WIDE_COLUMNS: dict[str, tuple[int, Columns]] = {
             "seconds": (0.5, 4.0, -1.0, None),
             "stars": (-1, 5, None),
             "importance": (0.0, 1.0, 2.5, -1.0, None),
+            "chance": (0.5, 1.0, 0.05, 0.0, 1.5, None),
         },
     )
 }
