@@ -76,6 +76,17 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("--top-k", type=int, help="print only the best K")
     command.add_argument("--timeout-seconds", type=float, default=5.0, help="deadline (default 5)")
+    command.add_argument(
+        "--snapshot", metavar="PATH",
+        help="fill as-of features that the request lacks from runs/RUN_ID/features",
+    )  # fmt: skip
+    command.add_argument(
+        "--max-feature-age", metavar="DURATION",
+        help="refuse an older snapshot, e.g. 36h (default: say its age)",
+    )  # fmt: skip
+    command.add_argument(
+        "--at", metavar="TIME", help="time of the request, ISO 8601 in UTC (default: now)"
+    )
     command.add_argument("--tls", action="store_true", help="connect by TLS")
     for option, text in (
         ("ca-certificate", "PEM file of the authorities to trust; turns TLS on"),
@@ -210,9 +221,12 @@ def _only_model(serving: Path) -> str:
 
 
 def _rank(options: argparse.Namespace) -> int:
-    from pipeline.ranking_request import rank_file
+    from pipeline.ranking_request import rank_file, snapshot_features
     from serving.credentials import Credentials
 
+    features = None
+    if options.snapshot is not None:
+        features = snapshot_features(options.snapshot, options.max_feature_age, options.at)
     print(
         rank_file(
             options.target,
@@ -227,6 +241,7 @@ def _rank(options: argparse.Namespace) -> int:
                 private_key=options.client_key,
                 token=options.token_file,
             ),
+            features=features,
         )
     )
     return 0

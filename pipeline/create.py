@@ -57,7 +57,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
         LogExampleGen(
             spec_json=dataset.model_dump_json(),
             fingerprint=plan.fingerprint,
-            code_hash=own_code("components/log_example_gen"),
+            code_hash=own_code("components/log_example_gen", "serving/snapshot_format.py"),
         )
     )
     examples = example_gen.outputs["examples"]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
-from models.spec.errors import DataError
+from models.spec.errors import ConfigError, DataError
+from models.spec.strict import DurationMs
 
 if TYPE_CHECKING:
     from serving.credentials import Credentials
+    from serving.ranking import Ranking
+    from serving.snapshot_features import SnapshotFeatures
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,50 @@ def read_request(path: Path) -> RankingRequest:
     return RankingRequest(**request)
 
 
+def snapshot_features(path: str, max_age: str | None, at: str | None) -> SnapshotFeatures:
+    """Opens a snapshot for `--snapshot`.
+
+    Args:
+        path: The look-up file or the features folder of a run.
+        max_age: Limit of its age as a duration, such as ``36h``; none if None.
+        at: Time of the request, ISO 8601, taken as UTC without a zone; now if None.
+
+    Raises:
+        ConfigError: `max_age` or `at` cannot be read.
+        DataError: There is no whole snapshot at `path`.
+    """
+    from serving.snapshot import FeatureSnapshot
+    from serving.snapshot_features import SnapshotFeatures
+
+    try:
+        limit_ms = None if max_age is None else TypeAdapter(DurationMs).validate_python(max_age)
+    except ValueError as error:
+        raise ConfigError(
+            "--max-feature-age is not a duration",
+            constraint="a number with a unit of ms, s, m, h or d, as in 36h",
+            received=max_age,
+        ) from error
+    at_ms = _time_ms(at)
+    return SnapshotFeatures(
+        FeatureSnapshot.open(path),
+        max_age_seconds=None if limit_ms is None else limit_ms / 1000,
+        clock=lambda: at_ms,
+    )
+
+
+def _time_ms(text: str | None) -> int:
+    if text is None:
+        return round(time.time() * 1000)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            "--at is not a time", constraint="ISO 8601, as in 2026-01-31T12:00:00", received=text
+        ) from error
+    zoned = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return round(zoned.timestamp() * 1000)
+
+
 def rank_file(
     target: str,
     model: str,
@@ -77,6 +127,7 @@ def rank_file(
     top_k: int | None,
     timeout_seconds: float,
     credentials: Credentials | None = None,
+    features: SnapshotFeatures | None = None,
 ) -> str:
     """Asks a server to rank a request and formats the answer.
 
@@ -87,9 +138,11 @@ def rank_file(
         top_k: Keep the best K; all if None.
         timeout_seconds: Deadline of the call.
         credentials: TLS and token; none if None.
+        features: Fills the as-of features that the request lacks.
 
     Returns:
-        A table: rank, place in the request, score and every output.
+        A table: rank, place in the request, score and every output; below it where looked-up
+        features came from.
     """
     from serving.client import RankingClient
     from serving.credentials import Credentials
@@ -100,6 +153,7 @@ def rank_file(
         model,
         timeout_seconds=timeout_seconds,
         credentials=credentials or Credentials(),
+        features=features,
     ) as client:
         ranking = client.rank(
             request.context,
@@ -118,4 +172,21 @@ def rank_file(
     console = Console(width=160)
     with console.capture() as captured:
         console.print(table)
-    return captured.get()
+    return captured.get() + _origin(ranking)
+
+
+def _origin(ranking: Ranking) -> str:
+    """Says in lines which features were looked up and how old they are."""
+    filled = ranking.features
+    if filled is None:
+        return ""
+    lines = [
+        f"{len(filled.names)} features as of {filled.as_of}, {filled.age_seconds:g} s before the "
+        f"request: {', '.join(filled.names) or 'none'}"
+    ]
+    lines += [
+        f"{count} without events by {', '.join(columns)}: they have the defaults"
+        for columns, count in filled.num_unknown.items()
+        if count
+    ]
+    return "\n".join(lines) + "\n"

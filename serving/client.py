@@ -25,6 +25,7 @@ from serving.conversation import (
 )
 from serving.ranking import Ranking
 from serving.signatures import ModelMetadata
+from serving.snapshot_features import SnapshotFeatures
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,7 +52,7 @@ class RankingClient:
         target: ``host:port``.
         model: Name of the model.
         options: See `ClientSettings`: `timeout_seconds`, `version`, `label`, `retry`,
-            `max_message_bytes`, `credentials`.
+            `max_message_bytes`, `credentials`, `features`.
 
     Raises:
         InvalidRequestError: The options make no sense together.
@@ -73,6 +74,15 @@ class RankingClient:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def features(self) -> SnapshotFeatures | None:
+        """Completes requests with as-of features; may be replaced by a newer one at any time."""
+        return self._conversation.features
+
+    @features.setter
+    def features(self, newer: SnapshotFeatures | None) -> None:
+        self._conversation.features = newer
 
     def close(self) -> None:
         """Closes the channel; calls under way end with CANCELLED."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict, TypeVar
 
 import grpc
 
 from serving.api import messages, services, tensors
 from serving.columns import as_columns
-from serving.contract import RANK, SCORE_OUTPUT, VersionState
+from serving.contract import PREDICT, RANK, SCORE_OUTPUT, VersionState
 from serving.credentials import Credentials
 from serving.errors import (
     DeadlineError,
@@ -31,6 +31,7 @@ from serving.inputs import check_batch, encode_inputs
 from serving.ranking import Ranking, encode_rank, rank_outputs, read_slate
 from serving.retry import Budget, RetryPolicy
 from serving.signatures import ModelMetadata, SignatureSpec
+from serving.snapshot_features import FilledFeatures, SnapshotFeatures
 
 T = TypeVar("T")
 Inputs = dict[str, tensors.Array]
@@ -104,6 +105,7 @@ class ClientSettings:
         retry: When to try again after UNAVAILABLE.
         max_message_bytes: Largest request and response.
         credentials: TLS and token.
+        features: Completes requests with as-of features; None if requests carry them.
 
     Raises:
         InvalidRequestError: Both `version` and `label` are given, a limit is not positive, or a
@@ -118,6 +120,7 @@ class ClientSettings:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     max_message_bytes: int = 64 << 20
     credentials: Credentials = field(default_factory=Credentials)
+    features: SnapshotFeatures | None = None
 
     def __post_init__(self) -> None:
         if self.version is not None and self.label is not None:
@@ -147,6 +150,7 @@ class ClientOptions(TypedDict, total=False):
     retry: RetryPolicy
     max_message_bytes: int
     credentials: Credentials
+    features: SnapshotFeatures | None
 
 
 class Conversation:
@@ -157,10 +161,14 @@ class Conversation:
 
     Args:
         settings: Whom to ask, and how patiently.
+
+    Attributes:
+        features: Completes requests; a newer one may take its place between calls.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
+        self.features = settings.features
         # Clients that fail together must not retry together, so this one has no fixed seed.
         self._jitter = random.Random()
         self._metadata: ModelMetadata | None = None
@@ -170,9 +178,11 @@ class Conversation:
     ) -> Steps[dict[str, tensors.Array]]:
         """Asks for the outputs of a signature; see `RankingClient.predict`."""
         columns = as_columns(inputs)
+        features = self.features if signature == PREDICT else None
 
         def encode(spec: SignatureSpec) -> Inputs:
-            arrays = encode_inputs(columns, spec)
+            complete = features.fill_rows(columns, spec.inputs)[0] if features else columns
+            arrays = encode_inputs(complete, spec)
             if signature != RANK:
                 check_batch(arrays)
             return arrays
@@ -198,6 +208,8 @@ class Conversation:
             )
         once = as_columns(context)
         slate = read_slate(candidates, id_key)
+        features = self.features
+        filled: FilledFeatures | None = None
 
         def encode(spec: SignatureSpec) -> Inputs:
             if SCORE_OUTPUT not in spec.outputs:
@@ -207,14 +219,20 @@ class Conversation:
                     received=", ".join(spec.outputs),
                     remedy="use predict() and order by an output of your own",
                 )
-            return encode_rank(once, slate, id_key, weights or {}, spec)
+            if features is None:
+                return encode_rank(once, slate, id_key, weights or {}, spec)
+            nonlocal filled
+            context, columns, filled = features.fill_slate(once, slate.columns, spec.inputs)
+            complete = replace(slate, columns=columns)
+            return encode_rank(context, complete, id_key, weights or {}, spec)
 
         answered, version = yield from self._ask(RANK, encode, None)
         if SCORE_OUTPUT not in answered:
             raise ServerFaultError(f"the answer lacks the output {SCORE_OUTPUT!r}")
-        return rank_outputs(
+        ranking = rank_outputs(
             answered, slate, top_k=top_k, model=self._settings.model, version=version
         )
+        return replace(ranking, features=filled)
 
     def metadata(self) -> Steps[ModelMetadata]:
         """Asks what the model takes and returns."""

@@ -16,6 +16,7 @@ from serving.contract import LENGTH_SUFFIX, RANK, SCORE_OUTPUT
 from serving.errors import InvalidRequestError, ServerFaultError
 from serving.inputs import encode_inputs
 from serving.signatures import SignatureSpec
+from serving.snapshot_features import FilledFeatures
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Ranking:
         scores: Per output ``float32`` values in natural units, `score` among them.
         model: Name of the model that answered.
         version: Its version.
+        features: Where looked-up features came from and how old they were; None without them.
     """
 
     ids: Array
@@ -35,6 +37,7 @@ class Ranking:
     scores: Mapping[str, Array]
     model: str
     version: int
+    features: FilledFeatures | None = None
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns one dict a candidate, ``id`` and the outputs, best first."""

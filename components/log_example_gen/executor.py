@@ -7,17 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import polars as pl
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact, artifact_utils
 
 from components.log_example_gen.accounts import refuse_useless
-from components.log_example_gen.beam_graph import ACCOUNTS_FILE, add_example_graph
+from components.log_example_gen.beam_graph import (
+    ACCOUNTS_FILE,
+    FEATURES_FOLDER,
+    add_example_graph,
+    snapshot_file,
+)
 from components.log_example_gen.example_files import FILE_FORMAT
 from components.log_example_gen.faults import find_fault
+from components.log_example_gen.lookup_file import write_lookup
+from components.log_example_gen.plan import Plan
 from components.log_example_gen.spec import DatasetSpec
 from components.log_example_gen.splits import SPLITS
+from serving.snapshot_format import FILE_NAME as LOOKUP_FILE
 
 Artifacts = dict[str, list[artifact.Artifact]]
 
@@ -56,7 +65,7 @@ def generate_examples(
     Args:
         spec: The dataset.
         examples_uri: Folder for `Split-*`.
-        accounts_uri: Folder for accounts, dead letters and snapshots.
+        accounts_uri: Folder for accounts, dead letters and the snapshot (Parquet and look-up file).
         pipeline: A new pipeline.
 
     Returns:
@@ -76,4 +85,9 @@ def generate_examples(
         raise fault from error
     found: dict[str, Any] = json.loads(Path(accounts_uri, ACCOUNTS_FILE).read_text())
     refuse_useless(found)
+    plan = Plan(spec)
+    if plan.entity_sets:
+        folder = Path(accounts_uri, FEATURES_FOLDER)
+        tables = ((e, pl.read_parquet(folder / snapshot_file(e))) for e in plan.entity_sets)
+        write_lookup(plan, tables, folder / LOOKUP_FILE)
     return found

@@ -87,9 +87,10 @@ def decoded(record: bytes, template: pl.DataFrame) -> Row:
 def everything(out: Path) -> tuple[Any, ...]:
     accounts = json.loads((out / "accounts" / "accounts.json").read_text())
     dead = pl.read_parquet(out / "accounts" / "dead_letters.parquet").drop("file", "row")
-    features = {
-        path.name: pl.read_parquet(path).rows() for path in (out / "accounts/features").iterdir()
-    }
+    folder = out / "accounts" / "features"
+    features: dict[str, Any] = {p.name: pl.read_parquet(p).rows() for p in folder.glob("*.parquet")}
+    features |= {p.name: p.read_bytes() for p in folder.glob("*.lookup")}
+    assert len(features) > 1 and "snapshot.lookup" in features
     return (
         {split: records(out, split) for split in SPLITS},
         accounts,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from components.log_example_gen import as_of, executor
@@ -56,23 +60,149 @@ def _run(table: Path, workdir: Path, *overrides: str) -> tuple[dict[str, Any], W
     return summary, opened
 
 
-def test_from_a_flat_table_to_a_served_model(table: Path, tmp_path: Path) -> None:
-    from pipeline.ranking_request import rank_file
+# Lags keep the last request's own exposures out of the snapshot that is taken right after it.
+_LOOKED_UP = """features={
+  item_shown: {as_of: {events: impressions, entity: item, aggregate: count, availability_lag: 1m}},
+  item_clicks: {as_of: {events: impressions, where: clicked, entity: item, aggregate: count,
+                        availability_lag: 1m}},
+  item_rate: {rate: {numerator: item_clicks, denominator: item_shown, prior_rate: 0.1,
+                     prior_strength: 5}},
+  item_rate_rank: {slate: {of: item_rate, relation: rank}},
+  item_age: {as_of: {events: impressions, entity: item, aggregate: age, availability_lag: 1m}},
+  item_quality: {as_of: {events: impressions, entity: item, aggregate: mean, value: depth,
+                         window: 3d, availability_lag: 1m}},
+  person_idle: {as_of: {events: impressions, entity: person, aggregate: recency,
+                        availability_lag: 1m}},
+  person_items: {as_of: {events: impressions, where: clicked, entity: person, length: 5,
+                         aggregate: last_values, value: item, availability_lag: 1m},
+                 encoding: {kind: shared, feature: item}},
+  person_category: {as_of: {events: impressions, entity: [person, category], aggregate: sum,
+                            value: depth, availability_lag: 1m}},
+  quality_rank: {slate: {of: quality, relation: rank}},
+}"""
+_FINAL_AT_ONCE = [
+    f"columns.{name}.known_after=0s"
+    for name in ("clicked", "bought", "stayed_seconds", "depth", "num_returns")
+]
+_ANY_MODEL = "tasks.click.gates={auc: {min: 0.3}}"
+_LAST_REQUESTS = 6
+
+
+@pytest.fixture(scope="module")
+def pushed(
+    table: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Workdir, pd.DataFrame]:
+    """A run whose last test rows lie at the time of its snapshot, and these rows as logged."""
+    frame = pd.read_csv(table / "table.csv", dtype={"THING": str, "person.id": str})
+    slates = frame[frame["Req#"].isin(frame["Req#"].unique()[100 : 100 + _LAST_REQUESTS])].copy()
+    slates["When (ms)"] = frame["When (ms)"].max() + 7_200_000
+    slates["Req#"] = "last-" + slates["Req#"]
+    slates.iloc[0, slates.columns.get_loc("THING")] = "never-shown"
+    nobody = slates["Req#"] == slates["Req#"].unique()[1]
+    slates.loc[nobody, "person.id"] = "never-seen"
+    folder = tmp_path_factory.mktemp("last")
+    pd.concat([frame, slates]).to_csv(folder / "table.csv", index=False)
+    work = tmp_path_factory.mktemp("pushed")
+    summary, workdir = _run(folder, work, _LOOKED_UP, _ANY_MODEL, *_FINAL_AT_ONCE)
+    assert summary["state"] == "succeeded", summary["error"]
+    return summary, workdir, slates
+
+
+@pytest.fixture(scope="module")
+def target(pushed: tuple[dict[str, Any], Workdir, pd.DataFrame]) -> Iterator[str]:
+    from serving.client import RankingClient
     from serving.server.options import ServerOptions
     from serving.server.server import EmbeddedServer
 
-    summary, workdir = _run(table, tmp_path / "work")
-    assert summary["state"] == "succeeded", summary["error"]
-    outputs = {"click", "purchase", "purchase_given_click", "stay", "returns"}
-    assert set(summary["candidates"]["shared_bottom"]["metrics"]) == outputs
+    _, workdir, _ = pushed
     with EmbeddedServer(ServerOptions(models={"flat": workdir.serving / "flat"})) as server:
-        from serving.client import RankingClient
-
         with RankingClient(server.target, "flat") as client:
             client.wait_until_available(timeout_seconds=60)
-        request = workdir.run(summary["run_id"]) / "request.json"
-        answer = rank_file(server.target, "flat", request, top_k=3, timeout_seconds=10)
+        yield server.target
+
+
+def test_from_a_flat_table_to_a_served_model(
+    pushed: tuple[dict[str, Any], Workdir, pd.DataFrame], target: str
+) -> None:
+    from pipeline.ranking_request import rank_file
+
+    summary, workdir, _ = pushed
+    outputs = {"click", "purchase", "purchase_given_click", "stay", "returns"}
+    assert set(summary["candidates"]["shared_bottom"]["metrics"]) == outputs
+    request = workdir.run(summary["run_id"]) / "request.json"
+    answer = rank_file(target, "flat", request, top_k=3, timeout_seconds=10)
     assert all(name in answer for name in outputs)
+
+
+def _raw_request(slate: pd.DataFrame, path: Path) -> Path:
+    """What a service holds when it asks: columns of the log, and no feature computed from it."""
+    slate = slate.astype(object).where(slate.notna(), None)
+    first = slate.iloc[0]
+    candidates = [
+        {"item": row["THING"], "category": row["cat"], "quality": row["q"]}
+        for _, row in slate.iterrows()
+    ]
+    context = {"person": first["person.id"], "segment": first["seg"]}
+    content = {"id": "item", "context": context, "candidates": candidates}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def _rank(target: str, request: Path, features: Path, *more: str) -> None:
+    """Ranks as a user does."""
+    from pipeline.cli import parser
+
+    arguments = ["rank", "--target", target, "--model", "flat", "--request", str(request)]
+    options = parser().parse_args([*arguments, "--snapshot", str(features), *more])
+    assert options.command(options) == 0
+
+
+def test_raw_requests_and_the_snapshot_give_the_stored_predictions(
+    pushed: tuple[dict[str, Any], Workdir, pd.DataFrame],
+    target: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Training, evaluation and serving see the same features, through the command line."""
+    summary, workdir, slates = pushed
+    folder = workdir.run(summary["run_id"])
+    stored = pq.read_table(folder / "predictions" / "shared_bottom.parquet").to_pandas()
+    stored = stored[stored["split"] == "test"].set_index(["request", "item"])
+    at = datetime.fromtimestamp(slates["When (ms)"].iloc[0] / 1000, tz=timezone.utc).isoformat()
+    names = ["click", "purchase", "purchase_given_click", "returns", "stay"]
+    compared = 0
+    for request, slate in slates.groupby("Req#"):
+        path = _raw_request(slate, tmp_path / "request.json")
+        _rank(target, path, folder / "features", "--at", at, "--max-feature-age", "1h")
+        printed = capsys.readouterr().out
+        rows = [line.split("\u2502")[1:-1] for line in printed.splitlines() if "\u2502" in line]
+        assert len(rows) == len(slate)
+        for _, item, _, *scores in rows:
+            expected = stored.loc[(request, item.strip())]
+            for name, score in zip(names, scores, strict=True):
+                # The table shows six digits.
+                wanted = expected[f"{name}__prediction"]
+                assert float(score) == pytest.approx(wanted, rel=1e-5, abs=1e-9), (item, name)
+            compared += 1
+        assert "8 features as of" in printed
+    assert compared == len(slates) > 2 * _LAST_REQUESTS
+
+    strangers = slate.assign(THING="a" + slate["THING"])
+    path = _raw_request(strangers, tmp_path / "strangers.json")
+    _rank(target, path, folder / "features", "--at", at)
+    assert f"{len(slate)} without events by item" in capsys.readouterr().out
+
+
+def test_a_snapshot_that_is_too_old_is_refused(
+    pushed: tuple[dict[str, Any], Workdir, pd.DataFrame], target: str, tmp_path: Path
+) -> None:
+    from serving.snapshot_features import StaleSnapshotError
+
+    summary, workdir, slates = pushed
+    path = _raw_request(slates[slates["Req#"] == slates["Req#"].iloc[0]], tmp_path / "r.json")
+    with pytest.raises(StaleSnapshotError, match="at most 129600 s"):
+        features = workdir.run(summary["run_id"]) / "features"
+        _rank(target, path, features, "--max-feature-age", "36h")
 
 
 def _inclusive_before(monkeypatch: pytest.MonkeyPatch) -> None:
