@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.spec.feature import SlateRelation
+from models.spec.feature import SMALLEST_NUMBER, SlateRelation
 
 
 def slate_relative(values: tf.Tensor, relation: SlateRelation) -> tf.Tensor:
@@ -22,6 +22,7 @@ def slate_relative(values: tf.Tensor, relation: SlateRelation) -> tf.Tensor:
         Float32 [n], without NaN.
     """
     wide = tf.cast(values, tf.float64)
+    wide = tf.where(tf.abs(wide) < SMALLEST_NUMBER, tf.zeros_like(wide), wide)
     is_missing = tf.math.is_nan(wide)
     if relation == "count":
         present = tf.reduce_sum(tf.cast(tf.logical_not(is_missing), tf.float32))

@@ -15,7 +15,7 @@ from components.leakage_gate.raw_world import (
 )
 from components.log_example_gen.row_names import EVENT_TIMESTAMP
 from models.spec.expression import referenced_columns
-from models.spec.feature import AsOf, Rate, SlateRelative
+from models.spec.feature import SMALLEST_NUMBER, AsOf, Rate, SlateRelative
 from models.spec.keys import TIMESTAMP
 from models.spec.ranking import IMPRESSIONS
 
@@ -265,9 +265,10 @@ def _rate(rate: Rate) -> str:
 def _relative(slate: SlateRelative) -> str:
     """Writes a slate feature as a window function over `slate__key` and `slate__split`.
 
-    Values are rounded to float32 first, as requests carry them.
+    Values are rounded to float32 first, as requests carry them; subnormal ones count as 0.
     """
-    value = f"CAST(CAST({quoted(slate.of)} AS FLOAT) AS DOUBLE)"
+    rounded = f"CAST(CAST({quoted(slate.of)} AS FLOAT) AS DOUBLE)"
+    value = f"CASE WHEN abs({rounded}) < {SMALLEST_NUMBER!r} THEN 0 ELSE {rounded} END"
     candidates = "PARTITION BY slate__key, slate__split"
     if slate.relation == "rank":
         return (
@@ -277,4 +278,4 @@ def _relative(slate: SlateRelative) -> str:
     if slate.relation == "count":
         return f"CAST(count({value}) OVER ({candidates}) AS DOUBLE)"
     whole = "sum" if slate.relation == "share" else "max"
-    return f"coalesce({value} / nullif({whole}({value}) OVER ({candidates}), 0), 0)"
+    return f"coalesce(({value}) / nullif({whole}({value}) OVER ({candidates}), 0), 0)"

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from components.log_example_gen.time_index import Ints, as_key_text, entity_codes
-from models.spec.feature import Rate, SlateRelative
+from models.spec.feature import SMALLEST_NUMBER, Rate, SlateRelative
 
 
 def rate(numerator: pl.Series, denominator: pl.Series, spec: Rate) -> pl.Series:
@@ -28,7 +28,8 @@ def slate_relative(values: pl.Series, groups: Ints, spec: SlateRelative) -> pl.S
     """Computes a candidate's value relative to the other candidates of its slate.
 
     Values are rounded to float32 first, as examples and requests carry them: a rank must not
-    depend on digits that serving does not have.
+    depend on digits that serving does not have. Subnormal ones count as 0, as they do on
+    processors and servers that flush them.
 
     Args:
         values: Numbers, null where missing, [rows].
@@ -42,6 +43,7 @@ def slate_relative(values: pl.Series, groups: Ints, spec: SlateRelative) -> pl.S
         return pl.Series(values.name, [], dtype=pl.Float64)
     missing = values.is_null().to_numpy()
     numbers = values.cast(pl.Float32).fill_null(0).cast(pl.Float64).to_numpy()
+    numbers = np.where(np.abs(numbers) < SMALLEST_NUMBER, 0.0, numbers)
     if spec.relation == "rank":
         result: NDArray[np.float64] = _rank(numbers, missing, groups)
     elif spec.relation == "count":

@@ -9,6 +9,9 @@ from pydantic import Field
 
 from models.spec.strict import DurationMs, Names, Strict
 
+SMALLEST_NUMBER = 2.0**-126
+"""Slate relations take magnitudes below this, the subnormal float32, for 0."""
+
 
 class VocabularyEncoding(Strict):
     """Embeds the frequent values; the rest share out-of-vocabulary buckets."""
