@@ -33,7 +33,7 @@ def label_query(world: RawWorld, rows: str) -> str:
     for name in ranking.task_order:
         columns = _task_columns(world, name)
         wanted = ", ".join(f"{sql} AS {quoted(column)}" for column, sql in columns.items())
-        relation = f"(SELECT *, {wanted} FROM {relation})"
+        relation = f"(SELECT *, {wanted} FROM {relation} AS label__rows)"
     keys = [key for output in ranking.all_outputs for key in (output.label_key, output.mask_key)]
     return f"SELECT {ROW}, {', '.join(map(quoted, keys))} FROM {relation}"
 
@@ -85,10 +85,15 @@ def _task_columns(world: RawWorld, name: str) -> dict[str, str]:
         maturity = ranking.maturity_ms(task.sample_weight)
         counts.append(f"{TIMESTAMP} + {maturity} <= label__cutoff")
         counts.append(f"coalesce({_number(task.sample_weight)} >= 0, false)")
+    if task.propensity is not None:
+        chance = _number(task.propensity.column)
+        counts.append(f"coalesce({chance} > 0 AND {chance} <= 1, false)")
     if task.mask is not None:
         counts.append(f"coalesce({_number(task.mask)} <> 0, false)")
     known = f"coalesce({_possible(task)}, false)"
     outputs = ranking.outputs_of(name)
+    if task.takes_fake_negatives:
+        return _arriving(world, task, outputs[0], " AND ".join([*counts, known]))
     if task.conditioned_on is None:
         return _columns(outputs[0], " AND ".join([*counts, known]), _number(task.target))
     parent = ranking.outputs_of(task.conditioned_on)[0]
@@ -100,6 +105,36 @@ def _task_columns(world: RawWorld, name: str) -> dict[str, str]:
         " AND ".join([*counts, f"(NOT {happened} OR {known})"]),
         f"CASE WHEN {happened} THEN {_number(task.target)} ELSE 0 END",
     ) | _columns(conditional, " AND ".join([*counts, happened, known]), _number(task.target))
+
+
+def _arriving(world: RawWorld, task: Task, output: Output, counts: str) -> dict[str, str]:
+    """Writes label and mask of a task whose train labels are taken as they arrive.
+
+    Between the end of the first attribution window and the end of the train window, an impression
+    is a negative row when it is shown, and a positive row when its first event comes.
+    """
+    window = world.dataset.window
+    join = world.ranking.columns[task.target].join
+    assert join is not None
+    start, end = window.train_start + join.window, window.validation_start
+    first = (
+        f"(SELECT min(p.{EVENT_TIMESTAMP}) FROM {quoted(f'pairs_{join.stream}')} p "
+        f"WHERE p.{ROW} = label__rows.{ROW} "
+        f"AND p.{EVENT_TIMESTAMP} < label__rows.{TIMESTAMP} + {join.window})"
+    )
+    positive = f"CAST(coalesce({first} >= {start} AND {first} < {end}, false) AS DOUBLE)"
+    negative = f"CAST({TIMESTAMP} >= {start} AS DOUBLE)"
+    chance = task.propensity and _number(task.propensity.column)
+    usable = f"coalesce({chance} > 0 AND {chance} <= 1, false)" if chance else "true"
+    is_train = f"{TIMESTAMP} < {end}"
+    later = _columns(output, counts, _number(task.target))
+    return {
+        output.label_key: f"CASE WHEN NOT {is_train} THEN {later[output.label_key]} "
+        f"WHEN {usable} THEN coalesce({positive} / nullif({positive} + {negative}, 0), 0) "
+        "ELSE 0 END",
+        output.mask_key: f"CASE WHEN NOT {is_train} THEN {later[output.mask_key]} "
+        f"WHEN {usable} AND {positive} + {negative} > 0 THEN 1e0 ELSE 0e0 END",
+    }
 
 
 def _columns(output: Output, counts: str, value: str) -> dict[str, str]:

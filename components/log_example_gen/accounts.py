@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
+from components.log_example_gen.maturity import maturity_account
 from components.log_example_gen.plan import Plan
 from components.log_example_gen.spec import Window
 from components.log_example_gen.splits import SPLIT, SPLITS
+from components.log_example_gen.tally import Tally
 from models.spec.errors import DataError, PolyrankError
 from models.spec.keys import TIMESTAMP
 from models.spec.ranking import IMPRESSIONS, RankingSpec
-
-Tally = dict[tuple[str, ...], float]
-"""Counts by path, e.g. ``('rows', 'clicks', 'dead', 'orphan')``."""
 
 _DAY_MS = 86_400_000
 _MAX_NAMED = 5
@@ -32,15 +31,6 @@ class UselessData(DataError):
         """Keeps the accounts beside the message."""
         super().__init__(what, **parts)
         self.accounts = found
-
-
-def merged(tallies: Iterable[Tally]) -> Tally:
-    """Adds counts up."""
-    total: Tally = {}
-    for tally in tallies:
-        for path, count in tally.items():
-            total[path] = total.get(path, 0) + count
-    return total
 
 
 def dead_counts(dead: pl.DataFrame) -> Tally:
@@ -126,8 +116,8 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
         The contents of ``accounts.json``: `window`, `rows` by stream (read = used + duplicates +
         dead; counted after exploding), `examples` (exploded = the impressions without exact
         duplicates = dead + train + validation + test + outside), `labels` by output, day and
-        split, `misfits` by stream and column, and `sampling` by task (negatives of the train split
-        and how many of them are kept).
+        split, `misfits` by stream and column, `sampling` by task (negatives of the train split and
+        how many of them are kept) and `maturity` by task (see `maturity_account`).
 
     Raises:
         PolyrankError: The sums do not hold: a fault of this package.
@@ -164,6 +154,7 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
             for name, task in sorted(plan.ranking.tasks.items())
             if task.negative_rate < 1
         },
+        "maturity": maturity_account(tally, plan),
     }
 
 

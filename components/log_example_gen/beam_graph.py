@@ -18,13 +18,7 @@ import apache_beam as beam
 import polars as pl
 
 from components.log_example_gen import stages
-from components.log_example_gen.accounts import (
-    Tally,
-    accounts,
-    merged,
-    misfit_counts,
-    row_counts,
-)
+from components.log_example_gen.accounts import accounts, misfit_counts, row_counts
 from components.log_example_gen.dead_letters import no_dead_letters
 from components.log_example_gen.example_files import write_examples
 from components.log_example_gen.faults import WorkerFault
@@ -36,6 +30,7 @@ from components.log_example_gen.row_names import HOME
 from components.log_example_gen.sharding import MAX_TABLE_ROWS, split_by_shard
 from components.log_example_gen.source_files import LogFile, list_files
 from components.log_example_gen.spec import DatasetSpec
+from components.log_example_gen.tally import Tally, merged
 from models.spec.errors import PolyrankError
 from models.spec.ranking import IMPRESSIONS
 

@@ -11,10 +11,8 @@ import pyarrow as pa
 
 from components.log_example_gen import stages
 from components.log_example_gen.accounts import (
-    Tally,
     accounts,
     dead_counts,
-    merged,
     misfit_counts,
     row_counts,
 )
@@ -22,6 +20,7 @@ from components.log_example_gen.plan import EventSet, Plan
 from components.log_example_gen.reader import ReadResult, read_source, with_file_names
 from components.log_example_gen.spec import DatasetSpec
 from components.log_example_gen.splits import SPLITS
+from components.log_example_gen.tally import Tally, merged
 from models.spec.ranking import IMPRESSIONS
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from components.log_example_gen.dead_letters import dead_letters
-from components.log_example_gen.row_names import EVENT_TIMESTAMP, HOME, ROW_ID
+from components.log_example_gen.row_names import EVENT_TIMESTAMP, HOME, ROW_ID, arrival_column
 from components.log_example_gen.time_index import Ints, TimeIndex, as_key_text, entity_codes
 from components.log_example_gen.values import CANONICAL
 from models.spec.column import ColumnType, Join
@@ -137,6 +137,7 @@ def joined_columns(
     moments: Moments,
     attributions: Mapping[str, Attribution],
     columns: Mapping[str, Mapping[str, tuple[ColumnType, Join]]],
+    arrivals: frozenset[str] = frozenset(),
 ) -> pl.DataFrame:
     """Aggregates events into columns of their impressions.
 
@@ -144,9 +145,10 @@ def joined_columns(
         moments: The impressions.
         attributions: Where the events of each stream belong.
         columns: For each stream the columns it becomes.
+        arrivals: Columns whose first event's age is wanted as well.
 
     Returns:
-        `row__id`, `row__home` and the columns, [rows].
+        `row__id`, `row__home`, the columns and the ages (null without an event), [rows].
     """
     found = [moments.rows[ROW_ID], moments.rows[HOME]]
     for stream_name, wanted in columns.items():
@@ -159,7 +161,34 @@ def joined_columns(
             else:
                 nothing = None
             found.append(_gather(values, moments.of_row, nothing).alias(name))
+            if name in arrivals:
+                ages = _event_ages(attribution, join, len(moments.time), np.minimum)
+                by_row = _gather(ages, moments.of_row, None)
+                found.append(by_row.alias(arrival_column(name)))
     return pl.DataFrame(found)
+
+
+def final_ages(moments: Moments, attribution: Attribution, join: Join, cutoff: int) -> Ints:
+    """Tells how old impressions were when their joined value became final.
+
+    Only impressions whose window has closed tell the truth about how values fill in.
+
+    Args:
+        moments: The impressions; simultaneous ones with the same keys count once.
+        attribution: Where the events belong.
+        join: How events become the value.
+        cutoff: Time at which the run looks at the world.
+
+    Returns:
+        For every impression with an event whose window closed before the cut-off: the age in
+        milliseconds at its first event (any, first) or at its last one (count, sum, max).
+    """
+    first = join.aggregate in ("any", "first")
+    ufunc = np.minimum if first else np.maximum
+    ages = _event_ages(attribution, join, len(moments.time), ufunc)
+    closed = pl.Series(moments.time + join.window <= cutoff)
+    found: Ints = ages.filter(closed & ages.is_not_null()).to_numpy()
+    return found
 
 
 def with_impression_columns(
@@ -187,6 +216,18 @@ def with_impression_columns(
         .join(impressions.unique(), on=_MOMENT, how="inner")
         .drop(_MOMENT)
     )
+
+
+def _event_ages(
+    attribution: Attribution, join: Join, num_moments: int, ufunc: np.ufunc
+) -> pl.Series:
+    """Reduces the ages of the events inside the window: null where there is none, [moments]."""
+    counted = (attribution.moment >= 0) & (attribution.age_ms < join.window)
+    moment = attribution.moment[counted]
+    unset = np.iinfo(np.int64).max if ufunc is np.minimum else -1
+    ages = np.full(num_moments, unset, dtype=np.int64)
+    ufunc.at(ages, moment, attribution.age_ms[counted])
+    return pl.Series(ages).set(pl.Series(ages == unset), None)
 
 
 def _aggregate(attribution: Attribution, join: Join, num_moments: int) -> pl.Series:

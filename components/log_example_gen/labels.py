@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from components.log_example_gen.row_names import arrival_column
 from components.log_example_gen.spec import Window
-from components.log_example_gen.splits import split_cutoffs
+from components.log_example_gen.splits import SPLIT, split_cutoffs
 from models.spec.keys import TIMESTAMP
 from models.spec.ranking import RankingSpec
 from models.spec.task import Task
@@ -70,7 +71,40 @@ def labels(rows: pl.DataFrame, ranking: RankingSpec, window: Window) -> pl.DataF
             columns[output.mask_key] = is_counted.astype(np.float32)
             columns[output.weight_key] = np.where(is_counted, weight, 0.0).astype(np.float32)
             columns[f"{output.name}__impossible"] = impossible & (times + maturity_ms <= cutoffs)
+        if task.takes_fake_negatives:
+            is_train = (rows[SPLIT] == "train").to_numpy()
+            arrived = _as_they_arrive(rows, task.target, maturity_ms, window)
+            for key, values in zip(
+                (output.label_key, output.mask_key, output.weight_key),
+                (arrived[0], arrived[1], arrived[2] * weight),
+                strict=True,
+            ):
+                given = np.where(is_train, np.where(usable, values, 0.0), columns[key])
+                columns[key] = given.astype(np.float32)
     return pl.DataFrame(columns)
+
+
+def _as_they_arrive(
+    rows: pl.DataFrame, target: str, window_ms: int, window: Window
+) -> tuple[Floats, Floats, Floats]:
+    """Computes train labels with fake negatives (Ktena et al., RecSys 2019, sec. 3.2).
+
+    Between the end of the first attribution window and the end of the train window, an impression
+    gives a negative row when it is shown and a positive row when its first event arrives. What
+    arrives after the end is missing; what earlier impressions gave makes up for it.
+
+    Returns:
+        Label: the share of positive rows among the impression's 0, 1 or 2 rows; mask: whether it
+        has any; weight: their number, [rows] each.
+    """
+    times = rows[TIMESTAMP].to_numpy()
+    age = rows[arrival_column(target)].cast(pl.Float64).fill_null(np.inf).to_numpy()
+    start, end = window.train_start + window_ms, window.validation_start
+    arrives = times + age
+    positive = ((arrives >= start) & (arrives < end)).astype(np.float64)
+    negative = (times >= start).astype(np.float64)
+    count = positive + negative
+    return np.where(count > 0, positive / np.maximum(count, 1), 0), np.minimum(count, 1), count
 
 
 def _target(rows: pl.DataFrame, task: Task) -> tuple[Flags, Floats, Flags]:

@@ -199,6 +199,12 @@ class Plan:
             if column.join is not None and column.join.stream == stream_name
         }
 
+    @cached_property
+    def arrival_columns(self) -> frozenset[str]:
+        """Joined columns whose first event's time is kept: targets taken as they arrive."""
+        tasks = self.ranking.tasks.values()
+        return frozenset(task.target for task in tasks if task.takes_fake_negatives)
+
     def join_window_ms(self, stream_name: str) -> int | None:
         """The longest attribution window of a stream; None if nothing joins it."""
         windows = [join.window for _, join in self._joined_columns(stream_name).values()]

@@ -21,6 +21,11 @@ HOME = "row__home"
 """Shard where an impression's results are put together."""
 
 
+def arrival_column(name: str) -> str:
+    """Names the age in milliseconds at which a joined column's first event came."""
+    return f"{name}__arrival"
+
+
 def time_column(stream_name: str) -> str:
     """Returns the name of the time column: that of impressions, or that of events."""
     return TIMESTAMP if stream_name == IMPRESSIONS else EVENT_TIMESTAMP

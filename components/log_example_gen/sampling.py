@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from components.log_example_gen.accounts import Tally
 from components.log_example_gen.plan import Plan
 from components.log_example_gen.sharding import key_hash
 from components.log_example_gen.splits import SPLIT
+from components.log_example_gen.tally import Tally
 
 _SALT = np.uint64(0xD1B54A32D192ED03)
 """Keeps the choice independent of the shard, which depends on the same hash."""

@@ -17,18 +17,20 @@ import numpy as np
 import polars as pl
 
 from components.log_example_gen import as_of
-from components.log_example_gen.accounts import Tally, dead_counts, label_counts, merged, row_counts
+from components.log_example_gen.accounts import dead_counts, label_counts, row_counts
 from components.log_example_gen.dead_letters import dead_letters, no_dead_letters
 from components.log_example_gen.duplicates import distinct_impressions, drop_duplicates
 from components.log_example_gen.examples import example_columns
 from components.log_example_gen.expressions import evaluate, holds
 from components.log_example_gen.join import (
     attribute,
+    final_ages,
     joined_columns,
     refused_events,
     with_impression_columns,
 )
 from components.log_example_gen.labels import labels
+from components.log_example_gen.maturity import age_counts, maturity_counts
 from components.log_example_gen.plan import EventSet, JoinGroup, Plan
 from components.log_example_gen.row_names import (
     EVENT_TIMESTAMP,
@@ -41,6 +43,7 @@ from components.log_example_gen.sampling import with_sampled_negatives
 from components.log_example_gen.sharding import shard_of
 from components.log_example_gen.slate import rate, slate_groups, slate_relative
 from components.log_example_gen.splits import SPLIT, SPLITS, add_split
+from components.log_example_gen.tally import Tally, merged
 from components.log_example_gen.time_index import as_key_text
 from components.log_example_gen.values import CANONICAL
 from models.spec.keys import TIMESTAMP
@@ -167,6 +170,9 @@ def joined(
     )
     found: dict[EventSet, pl.DataFrame] = {}
     for name, attribution in attributions.items():
+        for column, (_, join) in group.columns[name].items():
+            ages = final_ages(moments, attribution, join, plan.window.cutoff)
+            tallies.append(maturity_counts(column, join.window, ages))
         shown = list(plan.sources[name].columns)
         refused = refused_events(attribution, stream_name=name, shown=shown)
         dead.append(refused)
@@ -180,7 +186,7 @@ def joined(
             else:
                 rows = attribution.events
             found[event_set] = _as_of_events(rows, event_set, EVENT_TIMESTAMP)
-    columns = joined_columns(moments, attributions, group.columns)
+    columns = joined_columns(moments, attributions, group.columns, plan.arrival_columns)
     return Joined(columns, found), Step(merged(tallies), pl.concat([no_dead_letters(), *dead]))
 
 
@@ -299,7 +305,8 @@ def finished(
         for split in SPLITS
         if (rows[SPLIT] == split).any()
     }
-    return by_split, Step(merged([label_counts(rows, plan.ranking), sampled]))
+    counts = [label_counts(rows, plan.ranking), age_counts(rows, plan), sampled]
+    return by_split, Step(merged(counts))
 
 
 def _seen_events(stream_name: str, events: pl.DataFrame, plan: Plan) -> tuple[pl.DataFrame, Step]:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from models.losses.abstract import Loss, Numbers, TargetStatistics
 from models.losses.binary_cross_entropy import BinaryCrossEntropyLoss
+from models.losses.fake_negative_weighted import FakeNegativeWeightedLoss
 from models.losses.huber import HuberLoss
 from models.losses.log_mean_squared_error import LogMeanSquaredErrorLoss
 from models.losses.mean_squared_error import MeanSquaredErrorLoss
@@ -17,6 +18,7 @@ from models.spec.task import Task
 LOSSES: MappingProxyType[str, type[Loss]] = MappingProxyType(
     {
         "binary_cross_entropy": BinaryCrossEntropyLoss,
+        "fake_negative_weighted": FakeNegativeWeightedLoss,
         "log_mse": LogMeanSquaredErrorLoss,
         "quantile": QuantileLoss,
         "zero_inflated_log_normal": ZeroInflatedLogNormalLoss,

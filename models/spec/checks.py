@@ -16,7 +16,7 @@ from models.spec.feature import (
 )
 from models.spec.metric import METRICS, default_metrics
 from models.spec.problem import Problem
-from models.spec.task import LOSSES_BY_KIND, Task
+from models.spec.task import LOSSES_BY_KIND, FakeNegativeWeighted, Task
 
 if TYPE_CHECKING:
     from models.spec.ranking import RankingSpec
@@ -257,9 +257,35 @@ def _task_problems(spec: RankingSpec) -> Iterator[Problem]:
                 yield Problem((*path, key), unknown("column", other, spec.columns))
             elif role and role not in spec.columns[other].role:
                 yield Problem((*path, key), f"column {other!r} must have role: {role}")
+        yield from _immature_problems(spec, path, task)
         yield from _propensity_problems(spec, path, task)
         yield from _condition_problems(spec, name, task)
         yield from _loss_and_metric_problems(path, task)
+
+
+def _immature_problems(spec: RankingSpec, path: tuple[str, ...], task: Task) -> Iterator[Problem]:
+    is_weighted = isinstance(task.resolved_loss, FakeNegativeWeighted)
+    if is_weighted != task.takes_fake_negatives:
+        yield Problem(
+            (*path, "loss"),
+            "the loss fake_negative_weighted and `immature: fake_negative` need each other: one "
+            "corrects what the other does to the labels",
+        )
+    if not task.takes_fake_negatives:
+        return
+    where = (*path, "immature")
+    column = spec.columns.get(task.target)
+    if column is not None and (column.join is None or column.join.aggregate != "any"):
+        yield Problem(
+            where,
+            f"fake_negative needs to know when a positive arrives: column {task.target!r} must "
+            "join a stream with aggregate any",
+        )
+    for key in ("mask", "conditioned_on", "sample_weight"):
+        if getattr(task, key) is not None:
+            yield Problem(where, f"fake_negative does not go with {key}")
+    if task.negative_rate < 1:
+        yield Problem(where, "fake_negative does not go with a negative_rate below 1")
 
 
 def _propensity_problems(spec: RankingSpec, path: tuple[str, ...], task: Task) -> Iterator[Problem]:

@@ -18,6 +18,12 @@ class BinaryCrossEntropy(Strict):
     kind: Literal["binary_cross_entropy"] = "binary_cross_entropy"
 
 
+class FakeNegativeWeighted(Strict):
+    """Importance-weighted cross entropy for labels taken as they arrive (Ktena 2019, eq. 6)."""
+
+    kind: Literal["fake_negative_weighted"] = "fake_negative_weighted"
+
+
 class LogMse(Strict):
     """Squared error of log(1 + y); the default of duration tasks, served as a median-like value."""
 
@@ -60,6 +66,7 @@ class Poisson(Strict):
 
 Loss = Annotated[
     BinaryCrossEntropy
+    | FakeNegativeWeighted
     | LogMse
     | Quantile
     | ZeroInflatedLogNormal
@@ -70,7 +77,7 @@ Loss = Annotated[
 ]
 
 LOSSES_BY_KIND: dict[str, tuple[type[Strict], ...]] = {
-    "binary": (BinaryCrossEntropy,),
+    "binary": (BinaryCrossEntropy, FakeNegativeWeighted),
     "duration": (LogMse, Quantile, ZeroInflatedLogNormal, MeanSquaredError, Huber),
     "count": (Poisson, LogMse, MeanSquaredError),
     "regression": (MeanSquaredError, Huber),
@@ -140,6 +147,15 @@ class Task(Strict):
     sample_weight: str | None = Field(
         default=None, description="A non-negative column that weighs rows of this task."
     )
+    immature: Literal["mask", "fake_negative"] = Field(
+        default="mask",
+        description="Train rows whose attribution window has not closed. mask: they do not count. "
+        "fake_negative: labels are taken as they arrive. Every impression of the train window is a "
+        "negative at once, and every positive that arrives in it is one more row; the loss, "
+        "fake_negative_weighted, corrects for the fake negatives (Ktena 2019). For binary tasks "
+        "whose target joins a stream with aggregate any. The first attribution window of the train "
+        "window gives its positives only.",
+    )
     propensity: Propensity | None = Field(
         default=None, description="Inverse-propensity weights of this task's rows."
     )
@@ -162,7 +178,14 @@ class Task(Strict):
     @property
     def resolved_loss(self) -> Strict:
         """The declared loss, or the default of the task's kind."""
-        return self.loss if self.loss is not None else LOSSES_BY_KIND[self.kind][0]()
+        if self.loss is not None:
+            return self.loss
+        return LOSSES_BY_KIND[self.kind][self.takes_fake_negatives]()
+
+    @property
+    def takes_fake_negatives(self) -> bool:
+        """Whether train labels are taken as they arrive."""
+        return self.immature == "fake_negative"
 
 
 @dataclass(frozen=True)

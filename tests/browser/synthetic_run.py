@@ -345,7 +345,17 @@ def _accounts(rows: Impressions, ranking: RankingSpec) -> dict[str, Any]:
             "by_day": {f"2026-03-{5 + d:02d}": counted(day == d) for d in range(7)},
             "by_split": {s: counted(rows.columns["split"] == s) for s in SPLIT_STARTS},
         }
-    return {"labels": labels}
+    hour = 3_600_000
+    maturity = {
+        "click": {
+            "window_ms": 4 * hour,
+            "ages": [
+                {"age_ms": hour, "known": 600, "rows": 9000},
+                {"age_ms": 4 * hour, "known": 800, "rows": 6000},
+            ],
+        }
+    }
+    return {"labels": labels, "maturity": maturity}
 
 
 def _report_data(ranking: RankingSpec, tables: dict[str, Any]) -> dict[str, Any]:

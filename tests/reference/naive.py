@@ -213,6 +213,8 @@ class _Builder:
             ]
             if join.aggregate == "any":
                 value: Any = len(mine) > 0
+                first = min((event[TIME] for event in mine), default=math.inf)
+                row[f"{name}__arrival"] = first
             elif join.aggregate == "count":
                 value = len(mine)
             else:
@@ -398,6 +400,14 @@ class _Builder:
                 found[output.label_key] = value if mask else 0.0
                 found[output.mask_key] = 1.0 if mask else 0.0
                 found[output.weight_key] = weight if mask else 0.0
+            if task.immature == "fake_negative" and self.split_of(row) == "train":
+                start = self.window.train_start + self.ranking.task_maturity_ms(name)
+                end = self.window.validation_start
+                rows = [0.0] if row[TIME] >= start else []
+                rows += [1.0] if start <= row[f"{task.target}__arrival"] < end else []
+                found[outputs[0].label_key] = sum(rows) / len(rows) if rows else 0.0
+                found[outputs[0].mask_key] = 1.0 if rows else 0.0
+                found[outputs[0].weight_key] = float(len(rows))
         return found
 
     # Examples --------------------------------------------------------------------------------

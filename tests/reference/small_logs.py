@@ -121,6 +121,7 @@ tasks:
           gates: {mae: {max: 9}}}
   longest: {kind: regression, target: longest, role: auxiliary}
   returned: {kind: binary, target: returned, role: auxiliary}
+  returned_soon: {kind: binary, target: returned, role: auxiliary, immature: fake_negative}
   praised: {kind: binary, target: praised, role: auxiliary}
 """
 

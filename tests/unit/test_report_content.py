@@ -295,6 +295,16 @@ def test_label_rates_are_those_of_the_accounts(run: Run, page: Page) -> None:
     assert rows["test"][4] == f"{rate:.1f} %"
 
 
+def test_what_waiting_for_labels_costs_is_shown(run: Run, page: Page) -> None:
+    (name,) = (n for n in page.tables if "cut-off against freshness" in n)
+    rows = page.tables[name][1:]
+    train = run.inputs.accounts["labels"]["click"]["by_split"]["train"]["rows"]  # type: ignore[index]
+    early = f"{100 * 9000 / train:.1f} %"
+    assert rows[0] == ["1 h", "75.0 %", "25.0 %", "9,000", early]
+    assert rows[1][0].startswith("4 h") and rows[1][1:4] == ["100.0 %", "0.0 %", "6,000"]
+    assert "masked until the window has closed" in name
+
+
 def test_components_are_timed(page: Page) -> None:
     rows = {row[0]: row[1:] for row in page.tables["Components"][1:]}
     assert rows["Transform"][1] == "39 s"
