@@ -59,6 +59,12 @@ class DataChecks(Strict):
         description="A request column that alone separates a served binary task this well (or "
         "orders a served real-valued one) is refused as a leak unless suspicion_waived.",
     )
+    max_skew: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.1,
+        description="Refuse when a logged feature (source: logged) differs from our own "
+        "computation of it, as-of and with its declared lag, in more than this share of a split's "
+        "rows.",
+    )
     audit_rows: Annotated[int, Field(ge=1)] = Field(
         default=300,
         description="Rows whose as-of features and labels are recomputed from the raw logs by an "

@@ -101,6 +101,28 @@ def missing_day_warnings(accounts: Mapping[str, Any]) -> list[str]:
     return [f"impressions: {len(gaps)} day(s) without a row: {shown}{more}"]
 
 
+def skew_reasons(accounts: Mapping[str, Any], limits: Limits) -> list[str]:
+    """Refuses logged features that are not what the logs say they were.
+
+    A model trained on values that the feature store got wrong, or got early, learns what serving
+    will not see.
+    """
+    reasons = []
+    for name, by_split in sorted(accounts.get("skew", {}).items()):
+        for split, counts in by_split.items():
+            share = counts["differing"] / counts["rows"] if counts["rows"] else 0.0
+            if share > limits.max_skew:
+                mean = counts["absolute"] / counts["both"] if counts["both"] else 0.0
+                reasons.append(
+                    f"feature {name}: the logged value differs from our own computation in "
+                    f"{share:.1%} of {counts['rows']} rows (split {split}), by {mean:.6g} on "
+                    f"average, limit max_skew {limits.max_skew:.1%}; remedy: compare the feature "
+                    "store's window, condition and delay with the declaration (availability_lag), "
+                    "or raise data_checks.max_skew"
+                )
+    return reasons
+
+
 def evidence_reasons(
     ranking: RankingSpec, accounts: Mapping[str, Any], limits: Limits
 ) -> list[str]:

@@ -40,6 +40,7 @@ def judge(
     """
     reasons = account_checks.sum_reasons(accounts)
     reasons += account_checks.dead_letter_reasons(accounts, limits)
+    reasons += account_checks.skew_reasons(accounts, limits)
     reasons += account_checks.evidence_reasons(ranking, accounts, limits)
 
     if not any(output.gates for output in ranking.outputs):

@@ -21,6 +21,7 @@ class Limits(Strict):
     max_dead_rate: Annotated[float, Field(ge=0, le=1)]
     max_drift: Annotated[float, Field(gt=0)]
     max_single_feature_auc: Annotated[float, Field(gt=0.5, le=1)]
+    max_skew: Annotated[float, Field(ge=0, le=1)]
     audit_rows: Annotated[int, Field(ge=1)]
     min_rows: Annotated[int, Field(ge=1)]
     min_positives: Annotated[int, Field(ge=1)]

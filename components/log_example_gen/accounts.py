@@ -9,6 +9,7 @@ import polars as pl
 
 from components.log_example_gen.maturity import maturity_account
 from components.log_example_gen.plan import Plan
+from components.log_example_gen.skew import skew_account
 from components.log_example_gen.spec import Window
 from components.log_example_gen.splits import SPLIT, SPLITS
 from components.log_example_gen.tally import Tally
@@ -117,7 +118,8 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
         dead; counted after exploding), `examples` (exploded = the impressions without exact
         duplicates = dead + train + validation + test + outside), `labels` by output, day and
         split, `misfits` by stream and column, `sampling` by task (negatives of the train split and
-        how many of them are kept) and `maturity` by task (see `maturity_account`).
+        how many of them are kept), `maturity` by task (see `maturity_account`) and `skew` by
+        logged feature and split.
 
     Raises:
         PolyrankError: The sums do not hold: a fault of this package.
@@ -155,6 +157,7 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
             if task.negative_rate < 1
         },
         "maturity": maturity_account(tally, plan),
+        "skew": skew_account(tally, plan),
     }
 
 

@@ -54,7 +54,12 @@ def write_lookup(
 def _entity_set(plan: Plan, entity: tuple[str, ...], frame: pl.DataFrame) -> EntitySet:
     keys = [frame[name].to_arrow().cast(pa.large_binary()) for name in entity]
     joined = keys[0] if len(keys) == 1 else pc.binary_join_element_wise(*keys, _SEPARATOR)
-    features = [_feature(name, f, frame[name]) for name, f in plan.features_of(entity).items()]
+    # A logged feature comes with the request; our own computation of it does not stand in for it.
+    features = [
+        _feature(name, feature, frame[name])
+        for name, feature in plan.features_of(entity).items()
+        if name in plan.ranking.features
+    ]
     return EntitySet(entity, _texts(joined), tuple(features))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from components.log_example_gen.expressions import Expression, in_order
-from components.log_example_gen.row_names import time_column
+from components.log_example_gen.row_names import own_column, time_column
 from components.log_example_gen.row_source import Limits, RowSource
 from components.log_example_gen.spec import DatasetSpec, StreamColumn
 from models.spec.column import Column, ColumnType, Join
@@ -227,11 +227,11 @@ class Plan:
 
     @cached_property
     def as_of_features(self) -> dict[str, AsOf]:
-        """As-of features to compute, by name; logged ones are read instead."""
+        """As-of features to compute, by name; logged ones by the name of our own computation."""
         return {
-            name: feature.as_of
+            name if feature.source == "computed" else own_column(name): feature.as_of
             for name, feature in sorted(self.ranking.features.items())
-            if feature.as_of is not None and feature.source == "computed"
+            if feature.as_of is not None
         }
 
     @cached_property
@@ -243,6 +243,15 @@ class Plan:
     def entity_sets(self) -> tuple[tuple[str, ...], ...]:
         """Distinct entities of the as-of features, in order."""
         return tuple(sorted({feature.entity for feature in self.as_of_features.values()}))
+
+    @cached_property
+    def logged_features(self) -> tuple[str, ...]:
+        """Logged as-of features and rates: those compared with our own computation, by name."""
+        return tuple(
+            name
+            for name, feature in sorted(self.ranking.features.items())
+            if feature.source == "logged" and feature.slate is None
+        )
 
     def features_of(self, entity: tuple[str, ...]) -> dict[str, AsOf]:
         """As-of features of one entity."""

@@ -26,6 +26,11 @@ def arrival_column(name: str) -> str:
     return f"{name}__arrival"
 
 
+def own_column(name: str) -> str:
+    """Names our own computation of a logged feature."""
+    return f"{name}__own"
+
+
 def time_column(stream_name: str) -> str:
     """Returns the name of the time column: that of impressions, or that of events."""
     return TIMESTAMP if stream_name == IMPRESSIONS else EVENT_TIMESTAMP

@@ -41,6 +41,7 @@ from components.log_example_gen.row_names import (
 )
 from components.log_example_gen.sampling import with_sampled_negatives
 from components.log_example_gen.sharding import shard_of
+from components.log_example_gen.skew import skew_counts
 from components.log_example_gen.slate import rate, slate_groups, slate_relative
 from components.log_example_gen.splits import SPLIT, SPLITS, add_split
 from components.log_example_gen.tally import Tally, merged
@@ -259,7 +260,8 @@ def looked_up(
     values = as_of.as_of_values(
         features, event_sets, full, pl.concat(entities), np.concatenate(times)
     )
-    snapshot = pl.concat([known, values[len(values) - len(known) :]], how="horizontal")
+    served = values.select(name for name in values.columns if name in plan.ranking.features)
+    snapshot = pl.concat([known, served[len(values) - len(known) :]], how="horizontal")
     if asked is None:
         return None, snapshot
     answer = pl.concat([asked.select(ROW_ID, HOME), values[: len(asked)]], how="horizontal")
@@ -306,6 +308,7 @@ def finished(
         if (rows[SPLIT] == split).any()
     }
     counts = [label_counts(rows, plan.ranking), age_counts(rows, plan), sampled]
+    counts.append(skew_counts(rows, plan))
     return by_split, Step(merged(counts))
 
 

@@ -26,6 +26,7 @@ from components.report.sections import (
     maturity,
     metrics,
     rows,
+    skew,
     slices,
 )
 
@@ -43,6 +44,7 @@ _SECTIONS = (
     internals.section,
     labels.section,
     maturity.section,
+    skew.section,
     rows.section,
     components.section,
     guide.section,

@@ -32,6 +32,7 @@ LIMITS = Limits(
     max_dead_rate=0.2,
     max_drift=0.3,
     max_single_feature_auc=0.95,
+    max_skew=0.1,
     audit_rows=200,
     min_rows=20,
     min_positives=2,

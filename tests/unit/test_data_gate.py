@@ -45,6 +45,7 @@ LIMITS = Limits(
     max_dead_rate=0.05,
     max_drift=0.3,
     max_single_feature_auc=0.95,
+    max_skew=0.1,
     audit_rows=10,
     min_rows=100,
     min_positives=10,
