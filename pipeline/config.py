@@ -17,7 +17,7 @@ from models.spec.feature import DerivedFeature
 from models.spec.metric import METRICS, default_metrics
 from models.spec.problem import Problem, SpecProblems
 from models.spec.ranking import IMPRESSIONS, RankingSpec, Score
-from models.spec.strict import AsTuple, Names, SizeBytes, Strict
+from models.spec.strict import AsTuple, DurationMs, Names, SizeBytes, Strict
 from models.spec.task import Task
 from models.spec.training import Candidate, Training
 from serving.deploy.spec import Deploy
@@ -29,6 +29,12 @@ class Evaluation(Strict):
     slices: Annotated[tuple[Names, ...], AsTuple] = Field(
         default=(),
         description="Slices: a string or int request column, or a list of them to cross.",
+    )
+    lags: Annotated[tuple[DurationMs, ...], AsTuple] = Field(
+        default=(),
+        description="Lags such as [0s, 5m, 1h]: the champion is measured on the test split with "
+        "every computed as-of feature delayed by each of them instead of its availability_lag. "
+        "Each lag ingests the logs once more.",
     )
     num_replicates: Annotated[int, Field(ge=20)] = Field(
         default=200, description="Bootstrap replicates of the intervals; users are resampled."
@@ -286,6 +292,11 @@ def _run_problems(config: Config) -> list[Problem]:
                 f"more than a server has: expected at most deploy.memory "
                 f"({config.deploy.memory} bytes), received {budget}",
             )
+        )
+    computed = [f for f in config.features.values() if f.as_of and f.source == "computed"]
+    if config.evaluation.lags and not computed:
+        problems.append(
+            Problem(("evaluation", "lags"), "there is no computed as-of feature to be late")
         )
     outputs = {o.name: o for o in config.ranking.outputs}
     for key in config.objective:

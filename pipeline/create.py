@@ -13,6 +13,7 @@ from tfx.types import standard_artifacts
 
 from components.champion.component import champion_class
 from components.data_gate.component import DataGate
+from components.lag_study.component import lag_study_class
 from components.leakage_gate.component import DataLeakageGate, model_leakage_gate_class
 from components.log_example_gen.component import LogExampleGen
 from components.model_pusher.component import model_pusher_class
@@ -235,6 +236,22 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
         )
     )
     champion.add_upstream_node(report)
+    if config.evaluation.lags:
+        add(
+            lag_study_class(names)(
+                **by_candidate,
+                **scored,
+                champion=champion.outputs["champion"],
+                dataset_json=dataset.model_dump_json(),
+                ranking_json=model_json,
+                lags_json=json.dumps(config.evaluation.lags),
+                fingerprint=plan.fingerprint,
+                code_hash=own_code(
+                    "components/lag_study", "components/log_example_gen", "components/scorer",
+                    "components/champion", "models/metrics",
+                ),
+            )
+        )  # fmt: skip
     add(
         model_pusher_class(names)(
             **by_candidate,

@@ -33,6 +33,8 @@ def write_report(plan: AnyRun, results: dict[str, NodeResult], summary: dict[str
     report_path = (
         Path(report.outputs["report"][0], "report.json") if report and report.outputs else None
     )
+    study = results.get("LagStudy")
+    lags_path = Path(study.outputs["report"][0], "lags.json") if study and study.outputs else None
     inputs = ReportInputs(
         summary=summary,
         ranking=plan.config.ranking,
@@ -43,6 +45,10 @@ def write_report(plan: AnyRun, results: dict[str, NodeResult], summary: dict[str
         if report_path is not None and report_path.exists()
         else None,
         predictions=predictions,
+        lags=json.loads(lags_path.read_text())
+        if lags_path is not None and lags_path.exists()
+        else None,
+        wants_lags=bool(plan.config.evaluation.lags),
         verdicts=verdicts(results),
         previous_summary=plan.workdir.read_summary(plan.baseline.run_id) if plan.baseline else None,
     )

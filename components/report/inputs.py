@@ -27,6 +27,8 @@ class ReportInputs:
         report_data: `report.json` of the Report component.
         predictions: Each candidate's `predictions.parquet`.
         verdicts: What the gates decided, those that ran.
+        lags: `lags.json` of LagStudy.
+        wants_lags: Whether the configuration asked for it.
         previous_summary: `summary.json` of the newest earlier window that was pushed.
     """
 
@@ -38,6 +40,8 @@ class ReportInputs:
     report_data: Json | None = None
     predictions: Mapping[str, Path] = field(default_factory=dict)
     verdicts: Sequence[Verdict] = ()
+    lags: Json | None = None
+    wants_lags: bool = False
     previous_summary: Json | None = None
 
     @property

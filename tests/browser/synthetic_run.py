@@ -106,6 +106,12 @@ def make_run(folder: Path, *, num_rows: int = 20_000, min_auc: float = 0.6, seed
         training={name: _training(name, ranking, i) for i, name in enumerate(NOISE)},
         insights={name: _insights(name, ranking) for name in NOISE},
         accounts=_accounts(rows, ranking),
+        lags={
+            "champion": "mmoe",
+            "declared": {"click": {"auc": 0.75}},
+            "lags": [{"lag_ms": 3_600_000, "metrics": {"click": {"auc": 0.73}}}],
+        },
+        wants_lags=True,
         report_data=_report_data(ranking, tables),
         predictions=files,
         verdicts=verdicts,
@@ -355,7 +361,9 @@ def _accounts(rows: Impressions, ranking: RankingSpec) -> dict[str, Any]:
             ],
         }
     }
-    return {"labels": labels, "maturity": maturity}
+    counts = {"rows": 2000, "differing": 50, "both": 1990, "absolute": 99.5}
+    skew = {"item_clicks": {"test": counts}}
+    return {"labels": labels, "maturity": maturity, "skew": skew}
 
 
 def _report_data(ranking: RankingSpec, tables: dict[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,7 @@ _FINAL_AT_ONCE = [
 ]
 _ANY_MODEL = "tasks.click.gates={auc: {min: 0.3}}"
 _LAST_REQUESTS = 6
+_LAGS = "evaluation.lags=[1m, 2d]"
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def pushed(
     folder = tmp_path_factory.mktemp("last")
     pd.concat([frame, slates]).to_csv(folder / "table.csv", index=False)
     work = tmp_path_factory.mktemp("pushed")
-    summary, workdir = _run(folder, work, _LOOKED_UP, _ANY_MODEL, *_FINAL_AT_ONCE)
+    summary, workdir = _run(folder, work, _LOOKED_UP, _ANY_MODEL, _LAGS, *_FINAL_AT_ONCE)
     assert summary["state"] == "succeeded", summary["error"]
     return summary, workdir, slates
 
@@ -203,6 +204,26 @@ def test_a_snapshot_that_is_too_old_is_refused(
     with pytest.raises(StaleSnapshotError, match="at most 129600 s"):
         features = workdir.run(summary["run_id"]) / "features"
         _rank(target, path, features, "--max-feature-age", "36h")
+
+
+def test_quality_against_lag_is_measured_and_shown(
+    pushed: tuple[dict[str, Any], Workdir, pd.DataFrame],
+) -> None:
+    summary, workdir, _ = pushed
+    (path,) = workdir.artifacts.glob("LagStudy/report/*/lags.json")
+    found = json.loads(path.read_text())
+    assert found["champion"] == "shared_bottom"
+    declared, as_declared, late = (
+        found["declared"], *(each["metrics"] for each in found["lags"]),
+    )  # fmt: skip
+    # 1m is the declared lag of every feature: the same rows come out of another ingestion.
+    assert as_declared == declared
+    assert [each["lag_ms"] for each in found["lags"]] == [60_000, 172_800_000]
+    assert late["click"]["auc"] != declared["click"]["auc"]
+    reported = summary["candidates"]["shared_bottom"]["metrics"]["click"]["auc"]["value"]
+    assert declared["click"]["auc"] == pytest.approx(reported, rel=1e-5)
+    page = workdir.report(summary["run_id"]).read_text()
+    assert "Quality of shared_bottom against lag" in page and ">2d<" in page
 
 
 def _inclusive_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,6 +305,16 @@ def test_what_waiting_for_labels_costs_is_shown(run: Run, page: Page) -> None:
     assert "masked until the window has closed" in name
 
 
+def test_skew_and_lags_are_shown(page: Page) -> None:
+    assert page.tables["Logged against computed"][1] == [
+        "item_clicks", "test", "2,000", "2.5 %", ".0500",
+    ]  # fmt: skip
+    rows = page.tables["Quality of mmoe against lag"]
+    place = next(i for i, cell in enumerate(rows[0]) if cell.startswith("click AUC"))
+    assert (rows[1][0], rows[1][place]) == ("as declared", ".7500")
+    assert rows[2][0] == "1h" and rows[2][place].replace(" ", "") == ".7300|\u2212.0200"
+
+
 def test_components_are_timed(page: Page) -> None:
     rows = {row[0]: row[1:] for row in page.tables["Components"][1:]}
     assert rows["Transform"][1] == "39 s"

@@ -1,0 +1,1 @@
+"""What the champion is worth when events become visible later than declared."""
