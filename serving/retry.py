@@ -6,6 +6,8 @@ import random
 import time
 from dataclasses import dataclass
 
+from serving.errors import InvalidRequestError
+
 
 class Budget:
     """The time that is left for a call and everything it needs, retries included.
@@ -31,11 +33,25 @@ class RetryPolicy:
         max_retries: Calls after the first one; 0 turns retries off.
         first_seconds: Longest wait before the first retry.
         factor: Growth of the longest wait per retry.
+
+    Raises:
+        InvalidRequestError: A number is negative, or waits would shrink.
     """
 
     max_retries: int = 2
     first_seconds: float = 0.05
     factor: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_retries", 0), ("first_seconds", 0.0), ("factor", 1.0)):
+            value = getattr(self, name)
+            if not value >= least:
+                raise InvalidRequestError(
+                    f"{name} of the retry policy is too small",
+                    constraint=f"at least {least:g}",
+                    received=value,
+                    remedy="raise it; RetryPolicy(max_retries=0) turns retries off",
+                )
 
     def wait_seconds(self, retry: int, source: random.Random) -> float:
         """Draws the wait before a retry, uniform between 0 and the longest wait.

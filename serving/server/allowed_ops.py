@@ -2,8 +2,9 @@
 
 A list of what is allowed, not of what is dangerous: TensorFlow has 1,900 operations, more with each
 release, and calls even ReadFile and PyFuncStateless stateless. These compute on what they are fed,
-and on the memory of their own session; none reaches a file, a process, a network or a clock. An
-architecture that needs another one adds it here, once somebody has read what it does.
+and on the memory of their own session; none reaches a file, a process, a network, a clock, or
+memory that another request left behind (as Empty does). An architecture that needs another one
+adds it here, once somebody has read what it does.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _BY_KIND = {
     """,
     "Shapes, slices, gathers and scatters": """
         BatchToSpace BatchToSpaceND Bitcast BroadcastArgs BroadcastTo Concat ConcatOffset
-        ConcatV2 ConjugateTranspose Const DepthToSpace Dequantize Diag DiagPart Empty
+        ConcatV2 ConjugateTranspose Const DepthToSpace Dequantize Diag DiagPart
         EnsureShape ExpandDims ExtractImagePatches ExtractVolumePatches Fill Fingerprint Gather
         GatherNd GatherV2 Identity IdentityN InvertPermutation ListDiff LowerBound
         MatrixBandPart MatrixDiag MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3 MatrixDiagV2

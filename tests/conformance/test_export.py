@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.model_pusher.export_gate import export_problems
 from components.model_pusher.requests import synthetic_requests
 from models.architectures.registry import ARCHITECTURES
 from models.metrics.columns import TaskColumns
@@ -324,6 +325,7 @@ def test_nothing_of_auxiliary_tasks_labels_or_decisions_is_exported(
     architecture: str, transformed: Transformed, tmp_path: Path
 ) -> None:
     run = train(transformed, tmp_path, architecture, epochs=1, interaction="cross")
+    assert export_problems(run.model, memory_bytes=None) == []
     proto = (run.model / "saved_model.pb").read_bytes()
     index = (run.model / "variables" / "variables.index").read_bytes()
     for trace in ("scroll", "position", "__label", "__weight", "__mask", "__key", "clicked"):

@@ -132,6 +132,12 @@ def test_only_unavailable_is_tried_again(server, code) -> None:
     assert len(server.calls()) == (2 if code is grpc.StatusCode.UNAVAILABLE else 1)
 
 
+@pytest.mark.parametrize("options", [{"max_retries": -1}, {"first_seconds": -0.1}, {"factor": 0.5}])
+def test_policies_that_make_no_sense(options) -> None:
+    with pytest.raises(errors.InvalidRequestError, match="retry policy"):
+        RetryPolicy(**options)
+
+
 def test_jitter_spreads_the_waits_below_the_longest() -> None:
     policy = RetryPolicy(first_seconds=0.1, factor=2.0)
     source = random.Random(5)

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -22,6 +22,8 @@ from serving.api import services
 from serving.client import RankingClient
 from serving.credentials import Credentials
 from serving.retry import RetryPolicy
+from serving.server.server import EmbeddedServer
+from serving.server.tls import TlsOptions
 
 ONCE = RetryPolicy(max_retries=0)
 
@@ -166,6 +168,46 @@ def test_token(tmp_path: Path) -> None:
         assert ask(target, rotating) == 1
     headers = [headers.get("authorization") for headers in seen]
     assert headers == ["Bearer secret", None, "Bearer first", "Bearer second"]
+
+
+def test_the_embedded_server_asks_for_certificate_and_token(
+    tmp_path, authority, server_identity, client_identity, export, server_options
+) -> None:
+    files = {
+        "ca.pem": identity(*authority).certificate,
+        "server.pem": server_identity.certificate,
+        "server.key": server_identity.key,
+        "client.pem": client_identity.certificate,
+        "client.key": client_identity.key,
+        "token": b"secret\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    export(tmp_path, 1, signatures=("predict", "rank"))
+    secured = server_options(
+        tmp_path,
+        tls=TlsOptions(tmp_path / "server.pem", tmp_path / "server.key", tmp_path / "ca.pem"),
+        token="secret",
+    )
+    known = Credentials.from_files(
+        root_certificates=tmp_path / "ca.pem",
+        certificate_chain=tmp_path / "client.pem",
+        private_key=tmp_path / "client.key",
+        token=tmp_path / "token",
+    )
+    with EmbeddedServer(secured) as server:
+        with RankingClient(server.target, "ranker", credentials=known) as client:
+            client.wait_until_available(60)
+            candidates = {"item_id": ["hat"], "price": [1.0]}
+            assert client.rank({"user_id": "u", "history": []}, candidates).version == 1
+        for token in (None, "guess"):
+            with (
+                RankingClient(
+                    server.target, "ranker", credentials=replace(known, token=token)
+                ) as client,
+                pytest.raises(errors.DeniedError),
+            ):
+                client.status()
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", "ü"])

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,12 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from models.spec.errors import ConfigError
 from models.spec.problem import SpecProblems
+from serving.client import RankingClient
 from serving.deploy.kubernetes import object_name
 from serving.deploy.render import render_beside_versions, render_deployment
 from serving.deploy.spec import Deploy
 from serving.server.base_path import version_directories
+from serving.server.server import EmbeddedServer
 
 FULL = Deploy.model_validate(
     {
@@ -462,6 +464,25 @@ def test_ready_means_available(status: int, body: str, ready: bool, tmp_path: Pa
         )  # fmt: skip
     assert (probe.returncode == 0) == ready
     assert asked == ["/v1/models/ranker"]
+
+
+def test_the_probe_understands_a_model_server(
+    tmp_path: Path, export: Callable[..., Path], server_options: Callable[..., Any]
+) -> None:
+    render_beside_versions("ranker", CPU, tmp_path)
+    (tmp_path / "base").mkdir()
+
+    def ready(name: str) -> bool:
+        command = [str(tmp_path / "config" / "probe.sh"), name, str(server.rest_port)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    with EmbeddedServer(server_options(tmp_path / "base", rest_port=0)) as server:
+        assert not ready("ranker")  # it listens, but has no model yet
+        export(tmp_path / "base", 1, signatures=("predict", "rank"))
+        with RankingClient(server.target, "ranker") as client:
+            client.wait_until_available(60)
+        assert ready("ranker")
+        assert not ready("other")
 
 
 def test_nobody_listens_is_not_ready(tmp_path: Path) -> None:

@@ -267,7 +267,8 @@ EDITS = {
     table_filled_by_requests: "by the model's initialiser only",
     other_checkpoint: "own checkpoint only",
     write_while_restoring: "MergeV2Checkpoints",
-    restore_saves: "the saver alone restores",
+    # Either half of the saver is then out of place; which one is named is the library's order.
+    restore_saves: "is refused: ",
     request_saves: "ShardedFilename",
     operation_nobody_knows: "FutureOp of node 'planted' is refused: it is not on the allow-list",
     never_called: "WriteFile of node 'planted' of function",
