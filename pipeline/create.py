@@ -204,7 +204,8 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             candidates_json=json.dumps(names),
             ranking_json=model_json,
             num_rows=str(config.serving_check.num_rows),
-            code_hash=own_code("components/serving_check", "serving"),
+            memory_bytes=json.dumps(config.push.memory_bytes),
+            code_hash=own_code("components/serving_check", "components/model_pusher", "serving"),
         )
     )
     report = add(

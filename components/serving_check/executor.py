@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
+from components.model_pusher.export_gate import export_problems
 from components.model_pusher.requests import sequence_lengths, synthetic_requests
 from components.scorer.executor import FILE_NAME as PREDICTIONS_FILE
 from components.serving_check.unusual_rows import (
@@ -51,7 +52,7 @@ Columns = dict[str, np.ndarray[Any, Any]]
 
 
 class Executor(base_executor.BaseExecutor):
-    """Starts a real server on the exported models and compares its answers."""
+    """Starts a real server on the exported models that can be pushed and compares its answers."""
 
     def Do(
         self,
@@ -74,9 +75,12 @@ class Executor(base_executor.BaseExecutor):
             for name in names
         }
         unusual = unusual_rows(ranking, rows, num_rows=len(rows[TIMESTAMP]) // 4)
-        refusals: dict[str, list[str]] = {}
-        with served(models, ranking) as target:
-            for name in names:
+        memory_bytes = json.loads(exec_properties["memory_bytes"])
+        refusals = {n: export_problems(d, memory_bytes=memory_bytes) for n, d in models.items()}
+        # A server refuses what the export gate refuses: it would be waited for in vain.
+        loadable = {name: models[name] for name in names if not refusals[name]}
+        with served(loadable, ranking) if loadable else nullcontext("") as target:
+            for name in loadable:
                 stored = stored_predictions(
                     Path(
                         artifact_utils.get_single_uri(input_dict[f"predictions_{name}"]),

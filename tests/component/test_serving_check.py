@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tfx.types import standard_artifacts
 
-from components.serving_check.executor import check_unusual
+from components.artifacts import Blessing
+from components.serving_check.executor import Executor, check_unusual
 from components.serving_check.unusual_rows import (
     UNSEEN,
     num_with_missing,
     serialized,
     unusual_rows,
 )
+from components.verdict import read_verdict
 from models.request_inputs import parse_examples
 from models.spec.feature import Feature
 from models.spec.ranking import RankingSpec
-from tests.conformance.synthetic_ranking import synthetic_ranking
+from tests.conformance.synthetic_ranking import (
+    encode,
+    synthetic_ranking,
+    synthetic_rows,
+    write_records,
+)
 
 NUM_ROWS = 400
 
@@ -94,3 +103,41 @@ def test_a_model_that_reads_missing_values_differently_is_refused(
     assert any(f"click: {num_missing} of {NUM_ROWS} answers" in refusal for refusal in refusals)
     alike: Any = _Server(ranking, 0.25)
     assert list(check_unusual(alike, ranking, altered)) == []
+
+
+@pytest.mark.slow
+def test_candidates_that_cannot_be_pushed_are_refused_without_a_server(
+    ranking: RankingSpec, tmp_path: Path
+) -> None:
+    def artifact(kind: type[Any], name: str) -> list[Any]:
+        made = kind()
+        made.uri = str(tmp_path / name)
+        Path(made.uri).mkdir(exist_ok=True)
+        return [made]
+
+    module = tf.Module()
+    module.call = tf.function(
+        lambda x: {"score": tf.strings.to_number(tf.io.read_file(x[0]))},
+        input_signature=[tf.TensorSpec([None], tf.string, name="x")],
+    )
+    tf.saved_model.save(
+        module, str(tmp_path / "model" / "Format-Serving"), signatures={"predict": module.call}
+    )
+    records = encode(synthetic_rows(ranking, num_rows=20))
+    write_records(tmp_path / "examples" / "Split-test" / "part.gz", records)
+    examples = artifact(standard_artifacts.Examples, "examples")
+    examples[0].split_names = '["test"]'
+    blessing = artifact(Blessing, "blessing")
+    Executor().Do(
+        {"examples": examples, "model_reader": artifact(standard_artifacts.Model, "model")},
+        {"blessing": blessing},
+        {
+            "ranking_json": ranking.model_dump_json(),
+            "candidates_json": '["reader"]',
+            "num_rows": "10",
+            "memory_bytes": "null",
+        },
+    )
+    verdict = read_verdict(blessing[0].uri)
+    assert not verdict.passed
+    assert "reader: no server would load it: operation ReadFile" in verdict.reasons[0]
