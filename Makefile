@@ -8,7 +8,7 @@ DEMO := build/demo
 export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 2
 
-.PHONY: demo test test-fast conformance conformance-models lint lock clean help
+.PHONY: demo test test-fast conformance conformance-models lint lock wheel clean help
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -54,5 +54,11 @@ lint: $(READY)  ## ruff, mypy, import-linter.
 lock: $(READY)  ## Resolve pyproject.toml into requirements.lock (names, versions, hashes).
 	$(BIN)/python requirements/lock.py
 
+# A left-over build folder would put deleted files into the wheel.
+wheel: $(READY)  ## Build the project's wheel for Beam's workers into dist/.
+	rm -rf build/lib build/bdist.* polyrank.egg-info dist/polyrank-*.whl
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/polyrank-*.whl
+
 clean:  ## Remove what runs and tests made; keeps the environment.
-	rm -rf build dist .mypy_cache .ruff_cache
+	rm -rf build dist polyrank.egg-info .mypy_cache .ruff_cache

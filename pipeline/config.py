@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.log_example_gen.spec import Logs, Splits
 from models.spec.balancer import BalancerConfig, Fixed
@@ -100,18 +100,91 @@ class Push(Strict):
     )
 
 
+REFUSED_RUNNERS = {
+    "DaskRunner": "it loses rows without an error (partitions, several outputs, file writes); use "
+    "FnApiRunner, FlinkRunner, SparkRunner or DataflowRunner",
+    "DirectRunner": "it hands over to PrismRunner, which downloads a program when it starts; use "
+    "FnApiRunner",
+    "PrismRunner": "it downloads a program when it starts; use FnApiRunner",
+    "SwitchingDirectRunner": "it may hand over to PrismRunner, which downloads a program when it "
+    "starts; use FnApiRunner",
+}
+"""Runners of Beam that are refused, and why."""
+
+_OWN_ARGUMENTS = frozenset({"--runner", "--direct_num_workers", "--direct_running_mode"})
+
+
 class Beam(Strict):
     """How Beam runs the data work."""
 
-    runner: Literal["FnApiRunner"] = Field(
-        default="FnApiRunner", description="The in-process runner."
+    runner: Literal["FnApiRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"] = Field(
+        default="FnApiRunner",
+        description="FnApiRunner works in this process and its children. The others are clusters: "
+        "their arguments go into `arguments`. Runners that lose rows or fetch programs are refused "
+        "by name.",
     )
     num_shards: Annotated[int, Field(ge=1)] = Field(
-        default=4, description="Keyed shards of the joins and files per split."
+        default=4,
+        description="Keyed shards of the joins and files per split, at least. Large logs get more: "
+        "a worker holds one shard in memory, so there is one for every 32 MiB of Parquet.",
     )
     direct_num_workers: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="Workers of the in-process runner."
+        default=1, description="Workers of FnApiRunner; clusters have arguments of their own."
     )
+    direct_running_mode: Literal["multi_threading", "multi_processing"] = Field(
+        default="multi_threading",
+        description="What several workers of FnApiRunner are. Processes use cores that threads "
+        "cannot, but take some seconds to start.",
+    )
+    arguments: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="Further arguments of a cluster's runner, e.g. --flink_master=host:8081.",
+    )
+
+    @field_validator("runner", mode="before")
+    @classmethod
+    def _refuse(cls, runner: object) -> object:
+        if isinstance(runner, str) and runner in REFUSED_RUNNERS:
+            raise ValueError(f"{runner} is refused: {REFUSED_RUNNERS[runner]}")
+        return runner
+
+    @model_validator(mode="after")
+    def _check(self) -> Beam:
+        own = {"direct_num_workers", "direct_running_mode"} & self.model_fields_set
+        if self.runner == "FnApiRunner" and self.arguments:
+            raise ValueError(
+                "arguments belong to a cluster's runner; FnApiRunner takes direct_num_workers and "
+                "direct_running_mode"
+            )
+        if self.runner != "FnApiRunner" and own:
+            raise ValueError(
+                f"{', '.join(sorted(own))} belong to FnApiRunner; say it in arguments as "
+                f"{self.runner} names it"
+            )
+        for argument in self.arguments:
+            name = argument.partition("=")[0]
+            if not argument.startswith("--") or name in _OWN_ARGUMENTS:
+                raise ValueError(
+                    f"argument {argument!r} is not one: --name=value, and not "
+                    f"{' or '.join(sorted(_OWN_ARGUMENTS))}, which have keys of their own"
+                )
+        return self
+
+    @property
+    def pipeline_arguments(self) -> tuple[str, ...]:
+        """Arguments of a Beam pipeline."""
+        if self.runner != "FnApiRunner":
+            return (f"--runner={self.runner}", *self.arguments)
+        mode = "in_memory" if self.direct_num_workers == 1 else self.direct_running_mode
+        return (
+            "--runner=FnApiRunner",
+            f"--direct_num_workers={self.direct_num_workers}",
+            f"--direct_running_mode={mode}",
+            # Without an image or package named, TFX packs its own sources into an archive for
+            # remote workers, at every Beam node. There are none: workers are this machine's.
+            "--sdk_container_image=in-process",
+        )
 
 
 class Config(Strict):

@@ -312,11 +312,6 @@ def _baseline(kind: str, uri: str, artifact_type: type[Any]) -> Importer:
 
 
 def _beam_arguments(plan: RunPlan) -> list[str]:
-    return [
-        f"--runner={plan.config.beam.runner}",
-        f"--direct_num_workers={plan.config.beam.direct_num_workers}",
-        f"--temp_location={Path(plan.workdir.root, 'tmp')}",
-        # Without an image or package named, TFX packs its own sources into an archive for remote
-        # workers, at every Beam node. There are no remote workers: the runner is in this process.
-        "--sdk_container_image=in-process",
-    ]
+    beam = plan.config.beam
+    local = [f"--temp_location={Path(plan.workdir.root, 'tmp')}"]
+    return [*beam.pipeline_arguments, *(local if beam.runner == "FnApiRunner" else [])]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.log_example_gen.fingerprint import fingerprint_logs
+from components.log_example_gen.source_files import num_shards_needed
 from components.log_example_gen.spec import DatasetSpec, Window
 from components.log_example_gen.window import resolve_window
 from models.spec.errors import PolyrankError
@@ -122,14 +123,15 @@ def make_dataset(config: Config, date: str | None) -> DatasetSpec:
 
 def _dataset(config: Config, window: Window) -> DatasetSpec:
     slices = dict.fromkeys(c for names in config.evaluation.slices for c in names)
+    root = Path(config.logs.root)
     return DatasetSpec(
-        root=Path(config.logs.root),
+        root=root,
         logs=config.logs,
         splits=config.splits,
         ranking=config.ranking.examples_view,
         window=window,
         slice_columns=tuple(slices),
-        num_shards=config.beam.num_shards,
+        num_shards=max(config.beam.num_shards, num_shards_needed(config.logs, root)),
     )
 
 

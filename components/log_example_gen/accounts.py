@@ -12,7 +12,7 @@ from components.log_example_gen.plan import Plan
 from components.log_example_gen.skew import skew_account
 from components.log_example_gen.spec import Window
 from components.log_example_gen.splits import SPLIT, SPLITS
-from components.log_example_gen.tally import Tally
+from components.log_example_gen.tally import Tally, as_float, exact_sums
 from models.spec.errors import DataError, PolyrankError
 from models.spec.keys import TIMESTAMP
 from models.spec.ranking import IMPRESSIONS, RankingSpec
@@ -91,17 +91,20 @@ def label_counts(rows: pl.DataFrame, ranking: RankingSpec) -> Tally:
                 for output in ranking.all_outputs
                 for expression in (
                     pl.col(output.mask_key).sum().cast(pl.Int64),
-                    pl.col(output.label_key).cast(pl.Float64).sum(),
                     pl.col(f"{output.name}__impossible").sum(),
                 )
             ),
         )
+        sums = {
+            output.name: exact_sums(rows.select(key).to_series(), rows[output.label_key])
+            for output in ranking.all_outputs
+        }
         for row in grouped.iter_rows(named=True):
             for output in ranking.all_outputs:
                 path = ("labels", output.name, kind, row["key"])
                 tally[(*path, "rows")] = row["rows"]
                 tally[(*path, "mature")] = row[output.mask_key]
-                tally[(*path, "sum")] = row[output.label_key]
+                tally[(*path, "sum")] = sums[output.name].get(row["key"], 0)
                 tally[(*path, "impossible")] = row[f"{output.name}__impossible"]
     return tally
 
@@ -220,6 +223,6 @@ def _labels(tally: Tally, output: str) -> dict[str, dict[str, dict[str, float]]]
     found: dict[str, dict[str, dict[str, float]]] = {"by_day": {}, "by_split": {}}
     for path, count in sorted(tally.items()):
         if path[:2] == ("labels", output):
-            value = count if path[4] == "sum" else int(count)
+            value = as_float(count) if path[4] == "sum" else count
             found[path[2]].setdefault(path[3], {})[path[4]] = value
     return found

@@ -106,7 +106,7 @@ def build_examples(spec: DatasetSpec, logs: Mapping[str, ReadResult]) -> BuiltEx
             found, step = stages.unjoined(name, pl.DataFrame(logs[name].table), plan)
             account(step)
             events |= found
-    rows, found = stages.completed(rows, columns, plan)
+    outcomes, found = stages.completed(stages.completable(rows, plan), columns, plan)
     events |= found
     answers, snapshots = [], {}
     for entity in plan.entity_sets:
@@ -115,7 +115,7 @@ def build_examples(spec: DatasetSpec, logs: Mapping[str, ReadResult]) -> BuiltEx
         )
         assert answer is not None
         answers.append(answer)
-    examples, step = stages.finished(rows, answers, plan)
+    examples, step = stages.finished(rows, outcomes, answers, plan)
     account(step)
     nothing = next(iter(examples.values())).clear() if examples else pl.DataFrame()
     return BuiltExamples(

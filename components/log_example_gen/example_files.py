@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 
 from components.log_example_gen.example_encoder import encode_examples
+from components.log_example_gen.record_stream import Bytes, framed_records, gzipped
+from components.log_example_gen.whole_file import write_whole
 
 FILE_FORMAT = "tfrecords_gzip"
 _LEVEL = 1
@@ -30,15 +33,15 @@ def write_examples(
         num_shards: Number of files.
         frame: Example columns.
     """
-    import tensorflow as tf
-
-    folder = split_folder(examples_uri, split)
-    tf.io.gfile.makedirs(folder)
     name = f"data_tfrecord-{shard:05d}-of-{num_shards:05d}.gz"
-    # Hidden names are no part of a file pattern; a retried bundle writes under another one.
-    staged = f"{folder}/.{name}-{uuid.uuid4().hex}"
-    options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=_LEVEL)
-    with tf.io.TFRecordWriter(staged, options) as writer:
-        for record in encode_examples(frame):
-            writer.write(record)
-    tf.io.gfile.rename(staged, f"{folder}/{name}", overwrite=True)
+    records = _ahead(framed_records(chunk) for chunk in encode_examples(frame))
+    write_whole(f"{split_folder(examples_uri, split)}/{name}", gzipped(records, _LEVEL))
+
+
+def _ahead(parts: Iterator[Bytes]) -> Iterator[Bytes]:
+    """Makes the next part in a thread while this one is compressed: both leave Python's lock."""
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        coming = worker.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = worker.submit(next, parts, None)
+            yield part

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import polars as pl
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor
 from tfx.proto import example_gen_pb2
@@ -26,6 +30,7 @@ from components.log_example_gen.lookup_file import write_lookup
 from components.log_example_gen.plan import Plan
 from components.log_example_gen.spec import DatasetSpec
 from components.log_example_gen.splits import SPLITS
+from components.log_example_gen.table_store import TableStore
 from serving.snapshot_format import FILE_NAME as LOOKUP_FILE
 
 Artifacts = dict[str, list[artifact.Artifact]]
@@ -75,14 +80,15 @@ def generate_examples(
         DataError: The logs cannot be used, or leave a split empty.
         ConfigError: An expression fails.
     """
-    add_example_graph(pipeline, spec, examples_uri, accounts_uri)
-    try:
-        pipeline.run().wait_until_finish()
-    except Exception as error:
-        fault = find_fault(error)
-        if fault is None:
-            raise
-        raise fault from error
+    with _store(pipeline, accounts_uri) as store:
+        add_example_graph(pipeline, spec, examples_uri, accounts_uri, store)
+        try:
+            pipeline.run().wait_until_finish()
+        except Exception as error:
+            fault = find_fault(error)
+            if fault is None:
+                raise
+            raise fault from error
     found: dict[str, Any] = json.loads(Path(accounts_uri, ACCOUNTS_FILE).read_text())
     refuse_useless(found)
     plan = Plan(spec)
@@ -91,3 +97,14 @@ def generate_examples(
         tables = ((e, pl.read_parquet(folder / snapshot_file(e))) for e in plan.entity_sets)
         write_lookup(plan, tables, folder / LOOKUP_FILE)
     return found
+
+
+@contextlib.contextmanager
+def _store(pipeline: beam.Pipeline, accounts_uri: str) -> Iterator[TableStore]:
+    """Gives the runner in this process a folder for tables; other runners keep them themselves."""
+    if not isinstance(pipeline.runner, FnApiRunner):
+        yield TableStore(None)
+        return
+    Path(accounts_uri).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tables-", dir=accounts_uri) as folder:
+        yield TableStore(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import polars as pl
@@ -23,7 +24,7 @@ _UNDECODABLE = "row__undecodable"
 
 @dataclass(frozen=True)
 class FileRows:
-    """Rows of one file.
+    """Rows of one part of a file.
 
     Attributes:
         frame: Canonical rows: time, declared columns, file and row number.
@@ -42,29 +43,33 @@ class FileRows:
     present: tuple[str, ...]
 
 
-def read_file(file: LogFile, index: int, wanted: RowSource) -> FileRows:
-    """Reads one file into canonical rows and dead letters.
+def read_parts(file: LogFile, index: int, wanted: RowSource) -> Iterator[FileRows]:
+    """Reads one file into canonical rows and dead letters, in parts that fit into memory.
 
-    A row with several faults gets the first of malformed, oversized, bad_timestamp.
+    Parquet comes in batches of rows; CSV and JSON Lines files are read whole. A row with several
+    faults gets the first of malformed, oversized, bad_timestamp.
 
     Args:
         file: The file.
         index: Its number, kept in the rows.
         wanted: What to read.
 
+    Yields:
+        At least one part.
+
     Raises:
         DataError: The file is damaged, lacks a column, or a column's type does not fit.
     """
-    raw = _read_raw(file, wanted)
-    try:
-        return _rows(raw, index, wanted)
-    except DataError as error:
-        raise DataError(
-            f"file {file.name!r} of {wanted.stream_name!r}: {error.what}",
-            constraint=error.constraint,
-            received=error.received,
-            remedy=error.remedy,
-        ) from error
+    for raw in _read_raw(file, wanted):
+        try:
+            yield _rows(raw, index, wanted)
+        except DataError as error:
+            raise DataError(
+                f"file {file.name!r} of {wanted.stream_name!r}: {error.what}",
+                constraint=error.constraint,
+                received=error.received,
+                remedy=error.remedy,
+            ) from error
 
 
 def missing_columns(where: str, missing: frozenset[str], present: set[str]) -> DataError:
@@ -82,22 +87,28 @@ def missing_columns(where: str, missing: frozenset[str], present: set[str]) -> D
 
 def source_times(file: LogFile, wanted: RowSource) -> pl.Series:
     """Reads the time column of a file as it is, for messages; missing values left out."""
-    raw = _read_raw(file, RowSource(wanted.stream_name, wanted.source, {}))
-    return _exploded(raw, wanted.source.explode)[0][wanted.source.timestamp].drop_nulls()
+    only_time = RowSource(wanted.stream_name, wanted.source, {})
+    parts = [
+        _exploded(raw, wanted.source.explode)[0][wanted.source.timestamp]
+        for raw in _read_raw(file, only_time)
+    ]
+    return pl.concat(parts).drop_nulls()
 
 
-def _read_raw(file: LogFile, wanted: RowSource) -> RawRows:
+def _read_raw(file: LogFile, wanted: RowSource) -> Iterator[RawRows]:
     if file.format == "parquet":
-        raw = read_parquet(file, wanted.wanted)
+        parts = read_parquet(file, wanted.wanted)
     elif file.format == "csv":
-        raw = read_csv(file, wanted.wanted, wanted.source.delimiter)
+        parts = iter([read_csv(file, wanted.wanted, wanted.source.delimiter)])
     else:
-        return read_json_lines(file, wanted.wanted)
-    if raw.absent:
-        raise missing_columns(
-            f"file {file.name!r} of {wanted.stream_name!r}", raw.absent, set(raw.present)
-        )
-    return raw
+        yield read_json_lines(file, wanted.wanted)
+        return
+    for raw in parts:
+        if raw.absent:
+            raise missing_columns(
+                f"file {file.name!r} of {wanted.stream_name!r}", raw.absent, set(raw.present)
+            )
+        yield raw
 
 
 def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:

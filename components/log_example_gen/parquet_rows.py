@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,13 +12,19 @@ from components.log_example_gen.raw_rows import RawRows, UnreadableRows, decode_
 from components.log_example_gen.source_files import LogFile
 from models.spec.errors import DataError
 
+_BATCH_ROWS = 262_144
+"""Rows read at a time: a file may be larger than memory."""
 
-def read_parquet(file: LogFile, wanted: tuple[str, ...]) -> RawRows:
-    """Reads a Parquet file.
+
+def read_parquet(file: LogFile, wanted: tuple[str, ...]) -> Iterator[RawRows]:
+    """Reads a Parquet file in parts.
 
     Args:
         file: The file.
         wanted: Source columns; absent ones are reported, not raised.
+
+    Yields:
+        At least one part, with or without rows.
 
     Raises:
         DataError: The file is damaged or not Parquet.
@@ -25,12 +33,16 @@ def read_parquet(file: LogFile, wanted: tuple[str, ...]) -> RawRows:
         opened = pq.ParquetFile(file.path)
         present = tuple(opened.schema_arrow.names)
         columns = [name for name in wanted if name in present]
+        absent = frozenset(wanted) - set(present)
+        first = 1
         # A file without row groups is a file without rows; the library takes it for a fault.
-        table = (
-            opened.read(columns=columns)
-            if opened.num_row_groups
-            else opened.schema_arrow.empty_table().select(columns)
-        )
+        batches = opened.iter_batches(_BATCH_ROWS, columns=columns) if opened.num_row_groups else ()
+        for batch in batches:
+            if batch.num_rows:
+                yield _part(pa.Table.from_batches([batch]), first, absent, present)
+            first += batch.num_rows
+        if first == 1:
+            yield _part(opened.schema_arrow.empty_table().select(columns), 1, absent, present)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"file {file.name!r} cannot be read",
@@ -38,14 +50,18 @@ def read_parquet(file: LogFile, wanted: tuple[str, ...]) -> RawRows:
             received=str(error).split("\n", 1)[0],
             remedy="write it again, or take it out of the folder: it is damaged or cut short",
         ) from error
+
+
+def _part(table: pa.Table, first: int, absent: frozenset[str], present: tuple[str, ...]) -> RawRows:
     undecodable = pl.repeat(False, table.num_rows, dtype=pl.Boolean, eager=True)
     series = []
-    for name in columns:
+    for name in table.column_names:
         decoded, bad = _decoded(table[name])
         undecodable = undecodable | bad
         series.append(decoded.alias(name))
-    frame = numbered(pl.DataFrame(series) if series else pl.DataFrame(height=table.num_rows))
-    return RawRows(frame, UnreadableRows(), undecodable, frozenset(wanted) - set(present), present)
+    frame = pl.DataFrame(series) if series else pl.DataFrame(height=table.num_rows)
+    numbers = pl.int_range(first, first + table.num_rows, dtype=pl.Int64, eager=True)
+    return RawRows(numbered(frame, numbers), UnreadableRows(), undecodable, absent, present)
 
 
 def _decoded(values: pa.ChunkedArray) -> tuple[pl.Series, pl.Series]:

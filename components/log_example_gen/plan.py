@@ -129,6 +129,18 @@ class Plan:
         """Computed columns known later, evaluated after streams are joined."""
         return self._expressions(lambda column: column.availability == "future")
 
+    @cached_property
+    def completing_columns(self) -> tuple[str, ...]:
+        """Impression columns that `late_expressions` and event sets of impressions read."""
+        read = {name for expression in self.late_expressions for name in expression.inputs}
+        for event_set in self.event_sets:
+            if event_set.stream_name == IMPRESSIONS:
+                read |= {*event_set.entity, *((event_set.value,) if event_set.value else ())}
+                read |= referenced_columns(event_set.where) if event_set.where else set()
+        late = {expression.name for expression in self.late_expressions}
+        joined = {name for name, c in self.ranking.columns.items() if c.join is not None}
+        return tuple(sorted(read - late - joined))
+
     def _expressions(self, wanted: Callable[[Column], bool]) -> tuple[Expression, ...]:
         return in_order(
             [

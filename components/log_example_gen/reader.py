@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.log_example_gen.file_rows import missing_columns, read_file, source_times
+from components.log_example_gen.file_rows import missing_columns, read_parts, source_times
 from components.log_example_gen.row_names import SOURCE_FILE, SOURCE_ROW
 from components.log_example_gen.row_source import Limits, RowSource
 from components.log_example_gen.source_files import LogFile, list_files
@@ -79,7 +79,7 @@ def read_source(
     """
     wanted = RowSource(stream_name, source, columns, required, limits or Limits())
     files = list_files(root, source, stream_name=stream_name)
-    parts = [read_file(file, index, wanted) for index, file in enumerate(files)]
+    parts = [part for i, file in enumerate(files) for part in read_parts(file, i, wanted)]
     check_absent(wanted, [(part.num_read, part.absent, part.present) for part in parts])
     names = tuple(file.name for file in files)
     return ReadResult(
@@ -111,13 +111,18 @@ def scan_times(
     """
     wanted = RowSource(stream_name, source, {}, (), limits or Limits())
     files = list_files(root, source, stream_name=stream_name)
-    parts = [read_file(file, index, wanted) for index, file in enumerate(files)]
-    check_absent(wanted, [(part.num_read, part.absent, part.present) for part in parts])
-    times = pl.concat([part.frame.select(wanted.time) for part in parts])[wanted.time]
-    num_bad = sum(int((part.dead["reason"] == "bad_timestamp").sum()) for part in parts)
-    if len(times) == 0 and num_bad:
+    times: list[pl.Series] = []
+    found: list[tuple[int, frozenset[str], tuple[str, ...]]] = []
+    num_bad = 0
+    for index, file in enumerate(files):
+        for part in read_parts(file, index, wanted):
+            times.append(part.frame[wanted.time])
+            found.append((part.num_read, part.absent, part.present))
+            num_bad += int((part.dead["reason"] == "bad_timestamp").sum())
+    check_absent(wanted, found)
+    ascending: NDArray[np.int64] = pl.concat(times).sort().to_numpy()
+    if len(ascending) == 0 and num_bad:
         raise no_valid_time(wanted, files[0])
-    ascending: NDArray[np.int64] = times.sort().to_numpy()
     return ascending
 
 

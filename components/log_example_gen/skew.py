@@ -11,7 +11,7 @@ from components.log_example_gen.plan import Plan
 from components.log_example_gen.row_names import own_column
 from components.log_example_gen.slate import rate
 from components.log_example_gen.splits import SPLIT, SPLITS
-from components.log_example_gen.tally import Tally
+from components.log_example_gen.tally import Tally, as_float, exact_sums
 
 TOLERANCE = 1e-5
 """Numbers that differ by less than this share of the larger one are equal: logs are rounded."""
@@ -50,10 +50,13 @@ def skew_counts(rows: pl.DataFrame, plan: Plan) -> Tally:
                 inside.sum(),
                 (inside & ~same).sum(),
                 (inside & both).sum(),
-                size[inside & both].sum(),
+                exact_sums(
+                    pl.repeat(split, (inside & both).sum(), dtype=pl.String, eager=True),
+                    pl.Series(size[inside & both]),
+                ).get(split, 0),
             )
             tally |= {
-                ("skew", name, split, kind): float(value)
+                ("skew", name, split, kind): int(value)
                 for kind, value in zip(_KINDS, found, strict=True)
             }
     return tally
@@ -64,7 +67,7 @@ def skew_account(tally: Tally, plan: Plan) -> dict[str, Any]:
     return {
         name: {
             split: {
-                kind: value if kind == "absolute" else int(value)
+                kind: as_float(value) if kind == "absolute" else value
                 for kind in _KINDS
                 for value in [tally.get(("skew", name, split, kind), 0)]
             }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.log_example_gen.spec import FileFormat, Source
+from components.log_example_gen.spec import FileFormat, Logs, Source
 from models.spec.errors import DataError, nearest
+from models.spec.ranking import IMPRESSIONS
 
 _FORMAT_BY_SUFFIX: dict[str, FileFormat] = {
     ".parquet": "parquet",
@@ -20,6 +22,8 @@ _FORMAT_BY_SUFFIX: dict[str, FileFormat] = {
     ".json": "jsonl",
 }
 _COMPRESSIONS = {".gz", ".bz2", ".zst", ".lz4"}
+_BYTES_PER_SHARD = 32 * 2**20
+"""About 400,000 impressions with their events, of which a worker holds one shard at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,29 @@ class LogFile:
     path: str
     name: str
     format: FileFormat
+
+
+def num_shards_needed(logs: Logs, root: Path) -> int:
+    """Returns how many shards keep each small enough for a worker, from the size of the files.
+
+    Args:
+        logs: The sources.
+        root: Folder of the logs.
+
+    Returns:
+        One for every 32 MiB of Parquet or compressed files, or 128 MiB of plain text.
+
+    Raises:
+        DataError: A source has no file.
+    """
+    sources = [(IMPRESSIONS, logs.impressions), *logs.streams.items()]
+    num_bytes = sum(
+        os.path.getsize(file.path)
+        // (1 if file.format == "parquet" or Path(file.name).suffix in _COMPRESSIONS else 4)
+        for name, source in sources
+        for file in list_files(root, source, stream_name=name)
+    )
+    return math.ceil(num_bytes / _BYTES_PER_SHARD)
 
 
 def list_files(root: Path, source: Source, *, stream_name: str) -> tuple[LogFile, ...]:

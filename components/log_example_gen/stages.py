@@ -3,7 +3,7 @@
 1. `prepared`: computed columns of impressions that are known at once.
 2. `distinct`: duplicates are dropped where equal keys meet; impressions get an identity.
 3. `joined` and `unjoined`: events find their impressions; event sets of as-of features are made.
-4. `completed`: impressions get their joined columns and the columns computed from these.
+4. `completed`: joined columns meet, and the columns computed from these are added.
 5. `looked_up`: as-of features where equal entities meet.
 6. `finished`: rates, slate features, splits and labels where slates meet.
 """
@@ -205,15 +205,24 @@ def unjoined(
     return found, Step(merged([step.tally, used]), step.dead)
 
 
+def completable(impressions: pl.DataFrame, plan: Plan) -> pl.DataFrame:
+    """Selects what `completed` needs of the impressions."""
+    wanted = [ROW_ID, HOME, TIMESTAMP, *plan.completing_columns]
+    return impressions.select(list(dict.fromkeys(wanted)))
+
+
 def completed(
     impressions: pl.DataFrame, columns: Sequence[pl.DataFrame], plan: Plan
 ) -> tuple[pl.DataFrame, dict[EventSet, pl.DataFrame]]:
     """Adds joined columns and those computed from them; makes event sets of impressions.
 
     Args:
-        impressions: Distinct impressions of one home shard.
+        impressions: What `completable` selected of one home shard.
         columns: What the joins returned for them, one table per join group.
         plan: Expressions and event sets.
+
+    Returns:
+        `row__id`, `row__home` and the columns known only later; and the event sets.
     """
     rows = evaluate(_beside(impressions, columns), plan.late_expressions)
     seen = rows.filter(pl.col(TIMESTAMP) < plan.window.cutoff)
@@ -222,7 +231,8 @@ def completed(
         for event_set in plan.event_sets
         if event_set.stream_name == IMPRESSIONS
     }
-    return rows, events
+    known = [name for name in impressions.columns if name not in (ROW_ID, HOME)]
+    return rows.drop(known), events
 
 
 def queries(impressions: pl.DataFrame, entity: tuple[str, ...]) -> pl.DataFrame:
@@ -269,19 +279,24 @@ def looked_up(
 
 
 def finished(
-    impressions: pl.DataFrame, features: Sequence[pl.DataFrame], plan: Plan
+    impressions: pl.DataFrame,
+    outcomes: pl.DataFrame,
+    features: Sequence[pl.DataFrame],
+    plan: Plan,
 ) -> tuple[dict[str, pl.DataFrame], Step]:
     """Turns the impressions of one home shard into examples.
 
     Args:
-        impressions: Completed impressions.
+        impressions: Distinct impressions.
+        outcomes: What `completed` returned for them.
         features: What the as-of look-ups returned, one table per entity set.
         plan: Features, tasks, window.
 
     Returns:
         Example columns by split, each sorted by time and key.
     """
-    rows = _beside(impressions.filter(pl.col(SPLIT).is_not_null()), features)
+    rows = _beside(impressions, [outcomes]).filter(pl.col(SPLIT).is_not_null())
+    rows = _beside(rows, features)
     rows = rows.sort(TIMESTAMP, *plan.key)
     for name, feature in sorted(plan.ranking.features.items()):
         if feature.rate is not None and feature.source == "computed":
@@ -350,10 +365,15 @@ def _no_events(event_set: EventSet) -> pl.DataFrame:
 
 def _beside(rows: pl.DataFrame, tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Puts tables with the same rows side by side."""
-    rows = rows.sort(ROW_ID)
+    rows = _in_order(rows)
     for table in tables:
-        ordered = table.sort(ROW_ID)
+        ordered = _in_order(table)
         if not np.array_equal(ordered[ROW_ID].to_numpy(), rows[ROW_ID].to_numpy()):
             raise AssertionError("a stage returned other rows than it was sent")
         rows = pl.concat([rows, ordered.drop(ROW_ID, HOME)], how="horizontal")
     return rows
+
+
+def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """Sorts by `row__id`; only the order is sorted, for rows are wide."""
+    return rows[rows[ROW_ID].arg_sort()]

@@ -129,10 +129,11 @@ def _strings(values: pl.Series) -> Converted:
     if values.dtype == pl.Binary:
         raise AssertionError("bytes are decoded by the readers")
     if values.dtype.is_float():
-        # Integer ids become floats in tools that have no missing integers.
+        # Integer ids become floats in tools that have no missing integers. Value by value, for the
+        # text of one may not depend on what else its file holds.
         values = values.fill_nan(None)
-        if ((values == values.round()) & (values.abs() < _MAX_EXACT)).all():
-            values = values.cast(pl.Int64)
+        text = _whole(values.cast(pl.Float64)).cast(pl.String)
+        return _all_possible(text.fill_null(values.cast(pl.String)))
     return _all_possible(values.cast(pl.String))
 
 

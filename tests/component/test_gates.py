@@ -23,7 +23,7 @@ from components.leakage_gate.data_executor import Executor as DataLeakageExecuto
 from components.leakage_gate.example_gate import judge_examples
 from components.leakage_gate.model_executor import Executor as ModelLeakageExecutor
 from components.log_example_gen.build import BuiltExamples, build_examples, read_logs
-from components.log_example_gen.example_encoder import encode_examples
+from components.log_example_gen.example_files import write_examples as write_split
 from components.log_example_gen.spec import DatasetSpec
 from components.verdict import Verdict, read_verdict
 from models.schema import training_schema
@@ -251,14 +251,9 @@ def write_logs(root: Path, seed: int, num_slates: int = 500) -> None:
 
 def write_examples(built: BuiltExamples, directory: Path) -> str:
     """Writes examples as the ingestion does."""
-    options = tf.io.TFRecordOptions(compression_type="GZIP")
     for split, frame in built.examples.items():
-        folder = directory / f"Split-{split}"
-        folder.mkdir(parents=True, exist_ok=True)
         for part in range(2):
-            with tf.io.TFRecordWriter(str(folder / f"data-{part}.gz"), options) as writer:
-                for record in encode_examples(frame[part::2]):
-                    writer.write(record)
+            write_split(str(directory), split, part, 2, frame[part::2])
     return str(directory)
 
 

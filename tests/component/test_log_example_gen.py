@@ -232,12 +232,16 @@ def test_encoding_equals_the_library_and_depends_on_the_row_alone() -> None:
         frame.columns,
     )
     wanted = example_coder.RecordBatchToExamplesEncoder().encode(batch)
-    found = list(encode_examples(frame))
+    found = encoded(frame)
     assert [canonical(record) for record in found] == [canonical(record) for record in wanted]
     # A row's bytes may not depend on what the rows beside it lack.
-    alone = [record for i in range(4) for record in encode_examples(frame[i : i + 1])]
+    alone = [record for i in range(4) for record in encoded(frame[i : i + 1])]
     assert alone == found
-    assert list(encode_examples(frame.clear())) == []
+    assert encoded(frame.clear()) == []
+
+
+def encoded(frame: pl.DataFrame) -> list[bytes]:
+    return [record for chunk in encode_examples(frame) for record in chunk.to_pylist()]
 
 
 def canonical(record: bytes) -> bytes:
@@ -248,7 +252,7 @@ def canonical(record: bytes) -> bytes:
 
 def test_more_rows_than_one_chunk_are_encoded() -> None:
     frame = pl.DataFrame({"n": np.arange(20_000)})
-    found = list(encode_examples(frame))
+    found = encoded(frame)
     assert len(found) == 20_000
     last = tf.train.Example.FromString(found[-1])
     assert list(last.features.feature["n"].int64_list.value) == [19_999]
@@ -256,7 +260,7 @@ def test_more_rows_than_one_chunk_are_encoded() -> None:
 
 def test_other_types_are_not_encoded() -> None:
     with pytest.raises(TypeError, match="'x' of type Float64"):
-        list(encode_examples(pl.DataFrame({"x": [0.5]})))
+        encoded(pl.DataFrame({"x": [0.5]}))
 
 
 # Faults ----------------------------------------------------------------------------------------

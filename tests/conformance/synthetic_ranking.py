@@ -238,6 +238,18 @@ class Transformed:
 
 def run_transform(ranking: RankingSpec, rows: dict[str, Rows], folder: Path) -> Transformed:
     """Analyses the train split and transforms every split, on Beam."""
+    records = {split: encode(columns) for split, columns in rows.items()}
+    return transform_records(ranking, records, folder, SLICES, rows)
+
+
+def transform_records(
+    ranking: RankingSpec,
+    records: Mapping[str, list[bytes]],
+    folder: Path,
+    slices: Sequence[str],
+    rows: dict[str, Rows],
+) -> Transformed:
+    """The same for serialized examples by split."""
     import apache_beam as beam
     import tensorflow_transform.beam as tft_beam
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -247,7 +259,7 @@ def run_transform(ranking: RankingSpec, rows: dict[str, Rows], folder: Path) -> 
     from models.preprocessing import preprocessing_fn
     from models.schema import training_schema
 
-    schema = training_schema(ranking, SLICES)
+    schema = training_schema(ranking, tuple(slices))
     config = {"ranking": ranking.model_dump_json(), "code_hash": "test"}
 
     with (
@@ -256,13 +268,13 @@ def run_transform(ranking: RankingSpec, rows: dict[str, Rows], folder: Path) -> 
         tft_beam.Context(temp_dir=scratch),
     ):
         sources = {}
-        for split, columns in rows.items():
+        for split, own in records.items():
             io = tf_example_record.TFExampleBeamRecord(
                 physical_format="inmem", telemetry_descriptors=["test"], schema=schema
             )
             batches = (
                 pipeline
-                | f"Create[{split}]" >> beam.Create(encode(columns), reshuffle=False)
+                | f"Create[{split}]" >> beam.Create(own, reshuffle=False)
                 | f"Decode[{split}]" >> io.BeamSource()
             )
             sources[split] = (batches, io.TensorAdapterConfig())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from models.spec.errors import ConfigError
 from models.spec.ranking import RankingSpec
 from pipeline import reference
-from pipeline.config import Config
+from pipeline.config import Beam, Config
 from pipeline.load import load_config
 from tests.unit.json_schema import violations
 
@@ -244,3 +246,29 @@ def test_a_new_task_reaches_every_derived_place() -> None:
     assert gated["share_given_click"].gates == ()
     assert ranking.task_order.index("click") < ranking.task_order.index("share")
     assert ranking.task_maturity_ms("share") == 24 * 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"runner": "DaskRunner"}, "DaskRunner is refused: it loses rows"),
+        ({"runner": "PrismRunner"}, "PrismRunner is refused: it downloads a program"),
+        ({"runner": "DirectRunner"}, "DirectRunner is refused: it hands over to PrismRunner"),
+        ({"runner": "FlinkRuner"}, "'FnApiRunner', 'FlinkRunner', 'SparkRunner'"),
+        ({"arguments": ["--flink_master=x"]}, "arguments belong to a cluster's runner"),
+        ({"runner": "FlinkRunner", "direct_num_workers": 2}, "belong to FnApiRunner"),
+        ({"runner": "FlinkRunner", "arguments": ["flink_master=x"]}, "is not one: --name=value"),
+        ({"runner": "FlinkRunner", "arguments": ["--runner=DaskRunner"]}, "keys of their own"),
+    ],
+)
+def test_runners_that_cannot_be_used_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Beam.model_validate(settings)
+
+
+def test_arguments_of_a_cluster_reach_beam_as_they_are() -> None:
+    given = ["--flink_master=localhost:8081", "--parallelism=4"]
+    beam = Beam.model_validate({"runner": "FlinkRunner", "arguments": given})
+    assert beam.pipeline_arguments == ("--runner=FlinkRunner", *given)
+    workers = Beam(direct_num_workers=2, direct_running_mode="multi_processing")
+    assert "--direct_running_mode=multi_processing" in workers.pipeline_arguments

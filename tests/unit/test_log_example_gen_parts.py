@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,12 @@ from components.log_example_gen import faults, sql
 from components.log_example_gen.accounts import UselessData, accounts, refuse_useless
 from components.log_example_gen.expressions import Expression, evaluate, holds, in_order
 from components.log_example_gen.labels import labels
-from components.log_example_gen.packing import packed, unpacked
 from components.log_example_gen.plan import Plan
 from components.log_example_gen.sharding import MAX_TABLE_ROWS, shard_of, split_by_shard
 from components.log_example_gen.slate import slate_relative
 from components.log_example_gen.spec import Window
 from components.log_example_gen.splits import SPLIT
+from components.log_example_gen.table_store import TableStore
 from components.log_example_gen.time_index import TimeIndex, entity_codes
 from models.spec.errors import ConfigError, DataError, PolyrankError, Refused
 from models.spec.feature import SlateRelative
@@ -76,9 +78,25 @@ def test_shards_are_even_and_tables_bounded() -> None:
     assert max(sizes) < 1.02 * min(sizes)
 
 
-def test_tables_survive_packing() -> None:
+@pytest.mark.parametrize("where", ["elements", "files"])
+def test_tables_survive_their_wait(where: str, tmp_path: Path) -> None:
     frame = pl.DataFrame({"a": ["x", None], "l": [[1, None], None], "f": [0.5, None]})
-    assert unpacked([packed(frame), packed(frame.clear())]).equals(frame)
+    store = TableStore(None if where == "elements" else str(tmp_path))
+    # A copy, as Beam makes one for every worker, writes a file of its own.
+    first = store.put(frame)
+    copy: TableStore = pickle.loads(pickle.dumps(store))
+    tables = [first, store.put(frame.clear()), copy.put(frame)]
+    assert isinstance(first, bytes) == (where == "elements")
+    assert len(list(tmp_path.iterdir())) == (0 if where == "elements" else 2)
+    assert store.get(tables).equals(pl.concat([frame, frame]))
+
+
+def test_a_table_file_cut_short_is_no_table(tmp_path: Path) -> None:
+    table = TableStore(str(tmp_path)).put(pl.DataFrame({"a": np.arange(1000)}))
+    path = Path(str(table[0]))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(EOFError, match="shorter than its tables"):
+        TableStore(str(tmp_path)).get([table])
 
 
 # Search ----------------------------------------------------------------------------------------
