@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from typing import Any
 
 from models.spec.errors import ConfigError, PolyrankError
 from serving.server.command import add_server_options, server_options
+from serving.server.model_config import read_model_config_file
+from serving.server.options import ServerOptions
 from serving.server.stop_signals import exit_on_stop_signals
 from serving.server.supervisor import Supervisor
 
@@ -108,43 +111,53 @@ def run(arguments: Sequence[str]) -> int:
     if workers < 1:
         raise ConfigError("option --workers is not valid", constraint="1 or more", received=workers)
     if workers > 1 and options["worker_file"] is None:
+        _server_options(options)  # a fault is told here, once, and before TensorFlow is imported
         return Supervisor(arguments, options, workers).run()
     _serve(options)
     return 0
+
+
+def _server_options(options: dict[str, Any]) -> ServerOptions:
+    config_file = options["model_config_file"]
+    is_worker = options["worker_file"] is not None
+    return server_options(
+        options,
+        configs=() if config_file is None else tuple(read_model_config_file(config_file)),
+        **({"reuse_port": True, "may_reload": False} if is_worker else {}),
+    )
 
 
 def _serve(options: dict[str, Any]) -> None:
     stop_requested = threading.Event()
     worker_file: Path | None = options["worker_file"]
     if worker_file is not None:
-        _stop_with_supervisor(stop_requested)
-    # These import TensorFlow, which --help need not wait for.
-    from serving.server.model_config import read_model_config_file
+        stop_at_end_of_input(stop_requested)
+    settings = _server_options(options)
+    # This imports TensorFlow, which --help and faults need not wait for.
     from serving.server.server import EmbeddedServer, serve, write_whole
 
     # The deprecation of TensorFlow's session loader is known; it is what TF Serving does.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    config_file = options["model_config_file"]
-    configs = () if config_file is None else tuple(read_model_config_file(config_file))
 
     def tell_ports(server: EmbeddedServer) -> None:
         if worker_file is not None:
             ports = {"port": server.port, "metrics_port": server.metrics_port}
             write_whole(worker_file, json.dumps(ports))
 
-    is_worker = {"reuse_port": True, "may_reload": False} if worker_file is not None else {}
-    serve(
-        server_options(options, configs=configs, **is_worker),
-        stop_requested=stop_requested,
-        on_start=tell_ports,
-    )
+    serve(settings, stop_requested=stop_requested, on_start=tell_ports)
 
 
-def _stop_with_supervisor(stop_requested: threading.Event) -> None:
-    """Ends this process when the supervisor does, however it ends: its end of the pipe closes."""
+def stop_at_end_of_input(stop_requested: threading.Event) -> None:
+    """Ends this process when the supervisor does, however it ends: its end of the pipe closes.
+
+    Args:
+        stop_requested: What is set then.
+    """
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin: a thread that waits in it is fatal when the interpreter ends.
+        while os.read(0, 1):
+            pass
         stop_requested.set()
 
     threading.Thread(target=wait, name="supervisor", daemon=True).start()

@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from models.spec.errors import ConfigError
+from serving.server.access import read_token
+from serving.server.batching_options import BatchingOptions
+from serving.server.limits import Limits
+from serving.server.options import ServerOptions
+from serving.server.tls import TlsOptions
 
 _BATCHING = (
     "max_batch_size",
@@ -107,7 +112,7 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def server_options(values: Mapping[str, Any], **more: Any) -> Any:
+def server_options(values: Mapping[str, Any], **more: Any) -> ServerOptions:
     """Makes ServerOptions of parsed options.
 
     Args:
@@ -117,13 +122,6 @@ def server_options(values: Mapping[str, Any], **more: Any) -> Any:
     Raises:
         ConfigError: A value is not valid, or one depends on another that is not given.
     """
-    # Imports TensorFlow, which --help need not wait for.
-    from serving.server.access import read_token
-    from serving.server.batching import BatchingOptions
-    from serving.server.limits import Limits
-    from serving.server.options import ServerOptions
-    from serving.server.tls import TlsOptions
-
     given = {each.name: values[each.name] for each in fields(ServerOptions) if each.name in values}
     if "allowed_roots" in given:
         given["allowed_roots"] = tuple(given["allowed_roots"])

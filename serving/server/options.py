@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.spec.errors import ConfigError
-from serving.server.batching import BatchingOptions
+from serving.server.batching_options import BatchingOptions
 from serving.server.limits import Limits
 from serving.server.model_config import ModelConfig
 from serving.server.tls import TlsOptions
