@@ -22,6 +22,7 @@ from serving.conversation import (
 )
 from serving.ranking import Ranking
 from serving.signatures import ModelMetadata
+from serving.snapshot_features import SnapshotFeatures
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -72,6 +73,15 @@ class AsyncRankingClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    @property
+    def features(self) -> SnapshotFeatures | None:
+        """Completes requests with as-of features; may be replaced by a newer one at any time."""
+        return self._conversation.features
+
+    @features.setter
+    def features(self, newer: SnapshotFeatures | None) -> None:
+        self._conversation.features = newer
 
     async def close(self) -> None:
         """Closes the channel; calls under way are cancelled."""

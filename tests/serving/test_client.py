@@ -505,7 +505,7 @@ def wait_for_version(client: RankingClient, version: int) -> None:
 
 def test_asyncio_requests_run_side_by_side(server) -> None:
     async def ask() -> list[float]:
-        async with AsyncRankingClient(server.target, "ranker") as client:
+        async with AsyncRankingClient(server.target, "ranker", timeout_seconds=60.0) as client:
             answers = await asyncio.gather(
                 *(client.predict({**columns(1), "price": [float(n)]}) for n in range(40))
             )
@@ -529,14 +529,15 @@ def test_a_cancelled_task_cancels_its_call(server) -> None:
 
 
 def test_the_two_clients_offer_the_same() -> None:
-    def methods(client: type) -> dict[str, list[str]]:
+    def offered(client: type) -> dict[str, Any]:
         return {
-            name: list(inspect.signature(method).parameters)
-            for name, method in vars(client).items()
+            name: list(inspect.signature(member).parameters) if callable(member) else type(member)
+            for name, member in vars(client).items()
             if not name.startswith("_")
         }
 
-    assert methods(RankingClient) == methods(AsyncRankingClient)
+    assert offered(RankingClient) == offered(AsyncRankingClient)
+    assert offered(RankingClient)["features"] is property
 
 
 RANK_WITHOUT_TENSORFLOW = """
