@@ -9,10 +9,20 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from models.losses.abstract import Loss
+from models.losses.counterfactual import CounterfactualLoss
 from models.spec.ranking import RankingSpec
 
 HeadOutputs = Mapping[str, tf.Tensor]
 """Task to [batch, units of its loss]."""
+
+Labels = Mapping[str, tf.Tensor]
+"""`OUTCOME`, and for a loss that corrects for it `OBSERVED`; float32 [batch] each."""
+
+OUTCOME = "outcome"
+"""What happened, in natural units."""
+
+OBSERVED = "observed"
+"""1 where the parent happened, so that the conditional outcome was seen, else 0."""
 
 
 @dataclass(frozen=True)
@@ -90,28 +100,47 @@ class Links:
         parent = self._ranking.tasks[task].conditioned_on
         return own if parent is None else self.log_probabilities(parent, heads).then(own)
 
-    def row_losses(self, task: str, heads: HeadOutputs, labels: tf.Tensor) -> tf.Tensor:
+    def labels(self, task: str, batch: Mapping[str, tf.Tensor]) -> Labels:
+        """Picks the labels that train a task.
+
+        Args:
+            task: The task.
+            batch: Label and weight of every output by their keys.
+        """
+        found = {OUTCOME: batch[self._ranking.training_output(task).label_key]}
+        if isinstance(self._losses[task], CounterfactualLoss):
+            conditional = self._ranking.outputs_of(task)[-1]
+            found[OBSERVED] = tf.cast(batch[conditional.weight_key] > 0, tf.float32)
+        return found
+
+    def row_losses(self, task: str, heads: HeadOutputs, labels: Labels) -> tf.Tensor:
         """Computes a task's loss per row, in the space of its `training_output`.
 
-        Where negatives are downsampled, the loss sees the probability among the sampled rows;
-        heads and outputs are those of the whole population, so nothing is corrected when served.
+        A conditioned binary task has the cross entropy of its entire-space product, plus what a
+        `CounterfactualLoss` asks of its conditional. Where negatives are downsampled, the loss sees
+        the probability among the sampled rows; heads and outputs are those of the whole
+        population, so nothing is corrected when served.
 
         Args:
             task: The task.
             heads: Head outputs of the task and of those it is conditioned on.
-            labels: Natural units, float32 [batch].
+            labels: See `labels`.
 
         Returns:
             Float32 [batch], finite.
         """
-        spec = self._ranking.tasks[task]
-        if spec.kind == "binary" and spec.conditioned_on is not None:
-            seen = self.log_probabilities(task, heads).among_sampled(spec.negative_rate)
-            return seen.cross_entropy(labels)
-        own = heads[task]
-        if spec.negative_rate < 1:
-            own -= math.log(spec.negative_rate)
-        return self._losses[task].per_row(own, labels)
+        spec, loss = self._ranking.tasks[task], self._losses[task]
+        own, outcome = heads[task], labels[OUTCOME]
+        if spec.kind != "binary" or spec.conditioned_on is None:
+            if spec.negative_rate < 1:
+                own -= math.log(spec.negative_rate)
+            return loss.per_row(own, outcome)
+        seen = self.log_probabilities(task, heads).among_sampled(spec.negative_rate)
+        rows = seen.cross_entropy(outcome)
+        if isinstance(loss, CounterfactualLoss):
+            propensity = tf.exp(self.log_probabilities(spec.conditioned_on, heads).happens)
+            rows += loss.weight * loss.corrected(own, outcome, labels[OBSERVED], propensity)
+        return rows
 
     def outputs(self, heads: HeadOutputs) -> dict[str, tf.Tensor]:
         """Computes every output of the given tasks.

@@ -31,12 +31,16 @@ Batch = Mapping[str, tf.Tensor]
 TOTAL = "total"
 """Name of the weighted sum among the losses of a step."""
 
+PENALTY = "penalty/"
+"""Before the names of the architecture's penalties among the losses of a step."""
+
 
 class RankingModel(tfrs.Model):
     """A multi-task ranker.
 
-    A step lowers what the balancer makes of the tasks' losses, plus the penalties on weights.
-    Embedding tables, tasks' own variables and the rest may each have a step size of their own.
+    A step lowers what the balancer makes of the tasks' losses, plus the penalties on weights and
+    those of the architecture. Embedding tables, tasks' own variables and the rest may each have a
+    step size of their own.
 
     Args:
         ranking: Features and tasks.
@@ -71,7 +75,14 @@ class RankingModel(tfrs.Model):
             name="embedding",
         )
         self.architecture = build_architecture(
-            candidate.model, self.tasks, derived_seed(seed, "architecture")
+            candidate.model,
+            self.tasks,
+            derived_seed(seed, "architecture"),
+            parents={
+                task: parent
+                for task in self.tasks
+                if (parent := ranking.tasks[task].conditioned_on) is not None
+            },
         )
         self.heads = Heads(
             {task: biases[task] for task in self.tasks},
@@ -143,18 +154,20 @@ class RankingModel(tfrs.Model):
         return added
 
     def task_losses(self, batch: Batch, training: bool = False) -> dict[str, tf.Tensor]:
-        """Computes each task's mean loss over a batch: task to scalar."""
+        """Computes each task's mean loss over a batch, without penalties: task to scalar."""
         # First: a call of the embedding forgets the penalties of the one before.
         decisions = self.decision_logits(batch)
         heads = self(batch, training=training)
         return self._losses_of(_with_decisions(heads, decisions), batch, training)
 
     def _losses_of(self, heads: HeadOutputs, batch: Batch, training: bool) -> dict[str, tf.Tensor]:
+        if training:
+            self._constrain(heads, batch)
         losses = {}
         for task in self.tasks:
             output = self.ranking.training_output(task)
             losses[task] = self.objectives[task](
-                batch[output.label_key],
+                self.links.labels(task, batch),
                 heads,
                 sample_weight=batch[output.weight_key],
                 training=training,
@@ -166,6 +179,14 @@ class RankingModel(tfrs.Model):
         """Computes the tasks' losses summed with the declared weights, without penalties."""
         return self._weighted_sum(self.task_losses(inputs, training=training))
 
+    def _constrain(self, heads: HeadOutputs, batch: Batch) -> None:
+        """Lets the architecture judge what binary tasks predict over the entire space."""
+        binary = [task for task in self.tasks if self.ranking.tasks[task].kind == "binary"]
+        self.architecture.constrain(
+            {task: tf.exp(self.links.log_probabilities(task, heads).happens) for task in binary},
+            {task: batch[self.ranking.training_output(task).weight_key] for task in binary},
+        )
+
     def _weighted_sum(self, losses: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return tf.add_n([self.ranking.tasks[task].weight * loss for task, loss in losses.items()])
 
@@ -174,7 +195,8 @@ class RankingModel(tfrs.Model):
 
         Returns:
             The losses before the step: by task, and `TOTAL`, their sum with the declared weights,
-            whatever the balancer makes of them.
+            whatever the balancer makes of them; and by name after `PENALTY`, what the architecture
+            added to the objective.
         """
         if isinstance(self.balancer, GradientBalancer):
             losses, gradients = self._balanced_gradients(inputs, self.balancer)
@@ -185,7 +207,8 @@ class RankingModel(tfrs.Model):
                 objective = tf.add_n([objective, *self.losses])
             gradients = tape.gradient(objective, self.trainable_variables)
         self.optimizers.apply(gradients, self.trainable_variables)
-        return losses | {TOTAL: self._weighted_sum(losses)}
+        penalties = {PENALTY + n: value for n, value in self.architecture.penalties.items()}
+        return losses | {TOTAL: self._weighted_sum(losses)} | penalties
 
     def _balanced_gradients(
         self, batch: Batch, balancer: GradientBalancer

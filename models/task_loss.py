@@ -6,7 +6,7 @@ from typing import final
 
 import tensorflow as tf
 
-from models.links import HeadOutputs, Links
+from models.links import HeadOutputs, Labels, Links
 
 
 @final
@@ -26,17 +26,15 @@ class TaskLoss(tf.keras.losses.Loss):
         self._links = links
         self._task = task
 
-    def call(self, y_true: tf.Tensor, y_pred: HeadOutputs) -> tf.Tensor:
+    def call(self, y_true: Labels, y_pred: HeadOutputs) -> tf.Tensor:
         """Returns the loss per row, [batch]."""
         return self._links.row_losses(self._task, y_pred, y_true)
 
-    def __call__(
-        self, y_true: tf.Tensor, y_pred: HeadOutputs, sample_weight: tf.Tensor
-    ) -> tf.Tensor:
+    def __call__(self, y_true: Labels, y_pred: HeadOutputs, sample_weight: tf.Tensor) -> tf.Tensor:
         """Computes the mean loss.
 
         Args:
-            y_true: Labels, float32 [batch].
+            y_true: Labels of the task, see `Links.labels`.
             y_pred: Head outputs of the task and of those it is conditioned on.
             sample_weight: Mask times sample weight, float32 [batch].
 
@@ -44,6 +42,7 @@ class TaskLoss(tf.keras.losses.Loss):
             Scalar float32.
         """
         counts = sample_weight > 0
-        rows = self.call(tf.where(counts, y_true, 0.0), y_pred)
+        labels = {name: tf.where(counts, values, 0.0) for name, values in y_true.items()}
+        rows = self.call(labels, y_pred)
         total = tf.reduce_sum(tf.where(counts, sample_weight * rows, 0.0))
         return tf.math.divide_no_nan(total, tf.reduce_sum(sample_weight))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import tensorflow_transform as tft
 
 from models.export import export_model
 from models.feature_layout import FeatureLayout
+from models.insights import measure_insights, slice_features
 from models.losses.registry import build_loss
 from models.ranking_model import RankingModel, trained_tasks
 from models.rows import Rows, read_rows
@@ -23,8 +23,6 @@ from models.trainer_settings import TrainerSettings
 from models.training_loop import Progress, TrainingLoop
 from models.validation import Validation
 from models.weight_search import WeightSearch
-
-_INSIGHT_ROWS = 4096
 
 
 def run_fn(fn_args: Any) -> None:
@@ -81,7 +79,7 @@ def run_fn(fn_args: Any) -> None:
     _write_json(run_dir / "training.json", summary)
     _write_json(
         run_dir / "insights.json",
-        model.architecture.insights(lambda: _groups(model, validation)),
+        measure_insights(model, validation, slice_features(settings.ranking, transform)),
     )
     export_model(
         model,
@@ -157,11 +155,6 @@ def build_model(
     )
     model.prepare(next(train.in_order(1)))
     return model
-
-
-def _groups(model: RankingModel, rows: Rows) -> Iterator[dict[str, tf.Tensor]]:
-    for batch in rows.in_order(_INSIGHT_ROWS):
-        yield model.embedding(batch)
 
 
 def _summary(

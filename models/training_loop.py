@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from models.ranking_model import TOTAL, RankingModel
+from models.ranking_model import PENALTY, TOTAL, RankingModel
 from models.rows import Rows
 from models.scalar_log import ScalarLog
 from models.spec.errors import DataError
@@ -27,7 +27,8 @@ class Progress:
 
     Attributes:
         epochs: One record per finished epoch: ``epoch`` (from 1), ``train_loss`` by task and
-            total, ``task_weights``, ``validation`` by output and metric, ``objective``.
+            total, ``task_weights``, ``penalties`` of the architecture by name, ``validation`` by
+            output and metric, ``objective``.
         best_epoch: The epoch with the best objective; 0 before the first.
         best_objective: Its objective; None where it was undefined.
         train_seconds: Time spent in finished epochs, validation included.
@@ -138,7 +139,11 @@ class TrainingLoop:
         batches = self._train.shuffled(self._training.batch_size, self._training.seed, epoch)
         start = time.perf_counter()
         steps = [self._step(batch) for batch in batches]
-        losses = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+        means = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+        losses = {name: x for name, x in means.items() if not name.startswith(PENALTY)}
+        penalties = {
+            name.removeprefix(PENALTY): x for name, x in means.items() if name not in losses
+        }
         progress.step_seconds += time.perf_counter() - start
         task_weights = self._model.balancer.end_epoch(losses)
         self._validation.settle_decisions()
@@ -149,6 +154,7 @@ class TrainingLoop:
                 "epoch": epoch,
                 "train_loss": as_json(losses),
                 "task_weights": as_json(task_weights),
+                "penalties": as_json(penalties),
                 "validation": {name: as_json(metrics) for name, metrics in measured.items()},
                 "objective": objective,
             }
@@ -193,6 +199,7 @@ def _scalars(record: dict[str, Any]) -> dict[str, float | None]:
     """Flattens the record of an epoch."""
     scalars = {f"train_loss/{task}": loss for task, loss in record["train_loss"].items()}
     scalars |= {f"task_weight/{task}": w for task, w in record["task_weights"].items()}
+    scalars |= {PENALTY + name: value for name, value in record["penalties"].items()}
     for output, metrics in record["validation"].items():
         scalars |= {f"validation/{output}/{name}": value for name, value in metrics.items()}
     return scalars | {"validation/objective": record["objective"]}

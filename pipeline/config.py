@@ -371,6 +371,14 @@ def _run_problems(config: Config) -> list[Problem]:
         problems.append(
             Problem(("evaluation", "lags"), "there is no computed as-of feature to be late")
         )
+    for name, candidate in config.candidates.items():
+        trained = {
+            n: t for n, t in config.tasks.items() if candidate.auxiliary or t.role == "served"
+        }
+        problems += [
+            Problem(("candidates", name, "model"), message)
+            for message in candidate.model.task_problems(trained)
+        ]
     outputs = {o.name: o for o in config.ranking.outputs}
     for key in config.objective:
         output, _, _ = key.partition(".")

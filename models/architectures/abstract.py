@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from models.spec.strict import Strict
+from models.architectures.insight import Matrix, Mixture
+from models.architectures.penalty import Penalty
+from models.spec.architecture import ArchitectureSettings
 
 Features = Mapping[str, tf.Tensor]
 """Feature group to [batch, d]."""
@@ -25,16 +27,25 @@ class Architecture(tf.keras.layers.Layer, ABC):
         config: The architecture's own settings, of class `config_class`.
         tasks: Names of the tasks.
         seed: Seed of initialisation and dropout.
+        parents: Task to the task that it is conditioned on.
     """
 
-    config_class: ClassVar[type[Strict]]
+    config_class: ClassVar[type[ArchitectureSettings]]
 
-    def __init__(self, config: Any, tasks: Sequence[str], seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        config: Any,
+        tasks: Sequence[str],
+        seed: int = 0,
+        parents: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Keeps the settings; variables are made on the first call."""
         super().__init__(**kwargs)
         self.config: Any = config
         self.tasks = tuple(sorted(tasks))
         self.seed = seed
+        self.parents = dict(parents or {})
 
     @abstractmethod
     def call(
@@ -46,11 +57,28 @@ class Architecture(tf.keras.layers.Layer, ABC):
             features: Feature groups, [batch, d] each; `concatenated` joins them.
             tasks: The tasks wanted; all of them if None. What only the others need is not
                 computed, so that an export holds nothing of them.
-            training: Whether dropout is on.
+            training: Whether dropout, noise and penalties are on.
 
         Returns:
             Task to [batch, units].
         """
+
+    def constrain(
+        self, probabilities: Mapping[str, tf.Tensor], weights: Mapping[str, tf.Tensor]
+    ) -> None:
+        """Adds penalties on what the tasks predict, after a training call; none by default.
+
+        Args:
+            probabilities: Binary task to its entire-space probability, float32 [batch].
+            weights: Task to the weight of its rows, float32 [batch]; 0 where it is masked.
+        """
+        del probabilities, weights
+
+    @property
+    def penalties(self) -> dict[str, tf.Tensor]:
+        """What the last training call added to the objective, by name: float32 scalars."""
+        penalties = [part for part in self.submodules if isinstance(part, Penalty)]
+        return {part.name: tf.add_n(part.losses) for part in penalties if part.losses}
 
     @property
     def shared_variables(self) -> list[tf.Variable]:
@@ -62,14 +90,14 @@ class Architecture(tf.keras.layers.Layer, ABC):
     def task_variables(self, task: str) -> list[tf.Variable]:
         """Returns the trainable variables of one task."""
 
-    def insights(self, batches: Callable[[], Iterable[Features]]) -> dict[str, Any]:
-        """Returns what the trained weights say about sharing, as JSON values.
+    def mixtures(self, features: Features) -> list[Mixture]:
+        """Returns how the rows of a batch mix what is shared, as when serving; none by default."""
+        del features
+        return []
 
-        Args:
-            batches: Gives the features to measure on, from the start each time it is called.
-        """
-        del batches
-        return {}
+    def matrices(self) -> list[Matrix]:
+        """Returns learnt sharing weights that hold for all rows; none by default."""
+        return []
 
     def get_config(self) -> dict[str, Any]:
         """Returns constructor arguments as JSON values."""
@@ -78,6 +106,7 @@ class Architecture(tf.keras.layers.Layer, ABC):
             "config": self.config.model_dump(mode="json"),
             "tasks": list(self.tasks),
             "seed": self.seed,
+            "parents": dict(self.parents),
         }
 
     @classmethod

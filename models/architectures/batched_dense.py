@@ -75,6 +75,19 @@ class BatchedDense(tf.keras.layers.Layer):
         biases = tf.stack([self._biases[m] for m in chosen])[:, tf.newaxis, :]
         return self.activation(tf.matmul(inputs, kernels) + biases)
 
+    def flattened(self) -> tf.Tensor:
+        """Returns every member's kernel and bias in one row: [members, d * units + units]."""
+        return tf.stack(
+            [
+                tf.concat([tf.reshape(self._kernels[m], [-1]), self._biases[m]], axis=0)
+                for m in self.members
+            ]
+        )
+
+    def kernels(self) -> tf.Tensor:
+        """Returns the kernels of all members, [members, d, units]."""
+        return tf.stack([self._kernels[m] for m in self.members])
+
     def variables_of(self, member: str) -> list[tf.Variable]:
         """Returns kernel and bias of one member."""
         return [self._kernels[member], self._biases[member]]

@@ -20,6 +20,7 @@ class Towers(tf.keras.layers.Layer):
         units: Layer widths; if there are none, every member passes its input on.
         dropout: Share of units dropped after each layer while training.
         seed: Seed of initialisation and dropout.
+        labels: What the variables' names call the members; their own names if None.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Towers(tf.keras.layers.Layer):
         units: Sequence[int],
         dropout: float = 0.0,
         seed: int = 0,
+        labels: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Makes the layers."""
@@ -35,7 +37,13 @@ class Towers(tf.keras.layers.Layer):
         self.members = tuple(members)
         self.units = tuple(units)
         self.layers = [
-            BatchedDense(members, width, seed=derived_seed(seed, "layer", i), name=f"layer_{i}")
+            BatchedDense(
+                members,
+                width,
+                seed=derived_seed(seed, "layer", i),
+                labels=labels,
+                name=f"layer_{i}",
+            )
             for i, width in enumerate(self.units)
         ]
         self.dropouts = [

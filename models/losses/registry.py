@@ -6,8 +6,10 @@ from types import MappingProxyType
 
 from models.losses.abstract import Loss, Numbers, TargetStatistics
 from models.losses.binary_cross_entropy import BinaryCrossEntropyLoss
+from models.losses.doubly_robust import DoublyRobustLoss
 from models.losses.fake_negative_weighted import FakeNegativeWeightedLoss
 from models.losses.huber import HuberLoss
+from models.losses.inverse_propensity import InversePropensityLoss
 from models.losses.log_mean_squared_error import LogMeanSquaredErrorLoss
 from models.losses.mean_squared_error import MeanSquaredErrorLoss
 from models.losses.poisson import PoissonLoss
@@ -19,6 +21,8 @@ LOSSES: MappingProxyType[str, type[Loss]] = MappingProxyType(
     {
         "binary_cross_entropy": BinaryCrossEntropyLoss,
         "fake_negative_weighted": FakeNegativeWeightedLoss,
+        "inverse_propensity": InversePropensityLoss,
+        "doubly_robust": DoublyRobustLoss,
         "log_mse": LogMeanSquaredErrorLoss,
         "quantile": QuantileLoss,
         "zero_inflated_log_normal": ZeroInflatedLogNormalLoss,

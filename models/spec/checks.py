@@ -16,7 +16,7 @@ from models.spec.feature import (
 )
 from models.spec.metric import METRICS, default_metrics
 from models.spec.problem import Problem
-from models.spec.task import LOSSES_BY_KIND, FakeNegativeWeighted, Task
+from models.spec.task import COUNTERFACTUAL_LOSSES, LOSSES_BY_KIND, FakeNegativeWeighted, Task
 
 if TYPE_CHECKING:
     from models.spec.ranking import RankingSpec
@@ -338,6 +338,14 @@ def _loss_and_metric_problems(path: tuple[str, str], task: Task) -> Iterator[Pro
     if task.negative_rate < 1 and task.kind != "binary":
         yield Problem(
             (*path, "negative_rate"), f"only a binary task has negatives; this one is {task.kind}"
+        )
+    if isinstance(task.loss, COUNTERFACTUAL_LOSSES) and (
+        task.conditioned_on is None or task.negative_rate < 1
+    ):
+        yield Problem(
+            (*path, "loss"),
+            f"loss {task.loss.kind} needs conditioned_on, the task it follows on, and all rows: no "
+            "negative_rate",
         )
     applicable = default_metrics(task.kind)
     for metric in task.metrics or ():

@@ -24,6 +24,31 @@ class FakeNegativeWeighted(Strict):
     kind: Literal["fake_negative_weighted"] = "fake_negative_weighted"
 
 
+class _Counterfactual(Strict):
+    """Risk of a conditional over the entire space, from the rows where its parent happened."""
+
+    weight: Annotated[float, Field(gt=0)] = Field(
+        default=0.1, description="Weight beside the cross entropy of the entire-space product."
+    )
+    min_propensity: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.01,
+        description="The parent's predicted probability is held above this: no row weighs more "
+        "than its inverse.",
+    )
+
+
+class InversePropensity(_Counterfactual):
+    """Seen outcomes weighed by inverse propensity (ESCM2-IPW, Wang 2022); needs conditioned_on."""
+
+    kind: Literal["inverse_propensity"]
+
+
+class DoublyRobust(_Counterfactual):
+    """The same with an imputed error besides (ESCM2-DR, Wang 2022); needs conditioned_on."""
+
+    kind: Literal["doubly_robust"]
+
+
 class LogMse(Strict):
     """Squared error of log(1 + y); the default of duration tasks, served as a median-like value."""
 
@@ -67,6 +92,8 @@ class Poisson(Strict):
 Loss = Annotated[
     BinaryCrossEntropy
     | FakeNegativeWeighted
+    | InversePropensity
+    | DoublyRobust
     | LogMse
     | Quantile
     | ZeroInflatedLogNormal
@@ -76,8 +103,11 @@ Loss = Annotated[
     Field(discriminator="kind"),
 ]
 
+COUNTERFACTUAL_LOSSES = (InversePropensity, DoublyRobust)
+"""Losses that correct a conditional for where its parent happened."""
+
 LOSSES_BY_KIND: dict[str, tuple[type[Strict], ...]] = {
-    "binary": (BinaryCrossEntropy, FakeNegativeWeighted),
+    "binary": (BinaryCrossEntropy, FakeNegativeWeighted, InversePropensity, DoublyRobust),
     "duration": (LogMse, Quantile, ZeroInflatedLogNormal, MeanSquaredError, Huber),
     "count": (Poisson, LogMse, MeanSquaredError),
     "regression": (MeanSquaredError, Huber),

@@ -300,7 +300,11 @@ def _training(name: str, ranking: RankingSpec, number: int) -> dict[str, Any]:
             o.name: {m: 0.55 + 0.2 * (1 - decay(epoch, 1.0)) + 0.004 * number for m in o.metrics}
             for o in ranking.outputs
         }
-        record = {"epoch": epoch, "train_loss": {**loss, "total": sum(loss.values())}}
+        record = {
+            "epoch": epoch,
+            "train_loss": {**loss, "total": sum(loss.values())},
+            "penalties": {"importance": decay(epoch, 0.3)} if name.startswith("mmoe") else {},
+        }
         if name == "mmoe":
             record["task_weights"] = {t: 1 + 0.1 * i * epoch for i, t in enumerate(loss)}
         epochs.append({**record, "validation": validation, "objective": 2.0 - decay(epoch, 1.0)})
@@ -319,19 +323,63 @@ def _training(name: str, ranking: RankingSpec, number: int) -> dict[str, Any]:
 
 def _insights(name: str, ranking: RankingSpec) -> dict[str, Any]:
     tasks = sorted(ranking.tasks)
-    if name.startswith("mmoe"):
-        rng = np.random.default_rng(len(name))
-        shares = {t: rng.dirichlet([1.2] * 4).round(4).tolist() for t in tasks}
-        entropy = {t: float(-sum(p * math.log(p) for p in s if p > 0)) for t, s in shares.items()}
-        return {"expert_utilization": shares, "gate_entropy": entropy}
+    rng = np.random.default_rng(len(name))
+    if name == "mmoe":
+        return {
+            "matrices": [],
+            "mixtures": [
+                _mixture(rng, "gates", [f"expert_{i}" for i in range(4)], tasks, unused="expert_3"),
+                _mixture(rng, "attention", ["own", "received"], tasks[:2]),
+            ],
+        }
+    if name == "mmoe_alone":
+        sources = ["own_0", "own_1", "shared_0", "shared_1"]
+        return {"matrices": [], "mixtures": [_mixture(rng, "gates of level 2", sources, tasks)]}
     if name == "cross_stitch":
-        rng = np.random.default_rng(1)
-        stitches = []
-        for layer in (0, 1):
-            matrix = 0.9 * np.eye(len(tasks)) + 0.06 * rng.normal(size=(len(tasks), len(tasks)))
-            stitches.append({"layer": layer, "tasks": tasks, "matrix": matrix.round(4).tolist()})
-        return {"stitches": stitches}
-    return {}
+        size = len(tasks)
+        matrices = [
+            {
+                "name": f"stitch after layer {layer}",
+                "rows": tasks,
+                "columns": tasks,
+                "values": (0.9 * np.eye(size) + 0.06 * rng.normal(size=(size, size)))
+                .round(4)
+                .tolist(),
+            }
+            for layer in (1, 2)
+        ]
+        layers = ["layer 1", "layer 2", "layer 3"]
+        betas = rng.dirichlet([1.0] * 3, size).round(4).tolist()
+        matrices.append(
+            {"name": "beta over layers", "rows": tasks, "columns": layers, "values": betas}
+        )
+        return {"matrices": matrices, "mixtures": []}
+    return {"matrices": [], "mixtures": []}
+
+
+def _mixture(
+    rng: np.random.Generator, name: str, sources: list[str], rows: list[str], unused: str = ""
+) -> dict[str, Any]:
+    def shares() -> dict[str, list[float]]:
+        used = [s for s in sources if s != unused]
+        found = {}
+        for row in rows:
+            values = dict(zip(used, rng.dirichlet([1.2] * len(used)), strict=True))
+            found[row] = [round(float(values.get(s, 0.002)), 4) for s in sources]
+        return found
+
+    weights = shares()
+    return {
+        "name": name,
+        "sources": sources,
+        "weights": weights,
+        "entropy": {r: float(-sum(p * math.log(p) for p in s if p)) for r, s in weights.items()},
+        "unused": [unused] if unused else [],
+        "slices": {
+            "device": {v: {"num_rows": 1200, "weights": shares()} for v in ("phone", "tv")},
+            "weather": {v: {"num_rows": 10, "weights": shares()} for v in ("rain", "sun")},
+        },
+    }
 
 
 def _accounts(rows: Impressions, ranking: RankingSpec) -> dict[str, Any]:

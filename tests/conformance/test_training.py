@@ -22,6 +22,15 @@ from tests.conformance.trainer_run import OBJECTIVE, Run, train
 
 pytestmark = pytest.mark.slow
 
+NOISY = {
+    "dropout": 0.2,
+    "gate_dropout": 0.1,
+    "gate": "noisy_top_k",
+    "top_k": 3,
+    "importance_weight": 0.01,
+}
+"""Everything that draws: a killed training must draw the same after it resumes."""
+
 
 @pytest.fixture(scope="module")
 def mmoe(transformed: Transformed, tmp_path_factory: pytest.TempPathFactory) -> Run:
@@ -29,7 +38,7 @@ def mmoe(transformed: Transformed, tmp_path_factory: pytest.TempPathFactory) -> 
         transformed,
         tmp_path_factory.mktemp("mmoe"),
         "mmoe",
-        model={"dropout": 0.2, "gate_dropout": 0.1},
+        model=NOISY,
         epochs=3,
         embedding_learning_rate=0.02,
     )
@@ -103,12 +112,27 @@ def test_objective_is_the_declared_sum(mmoe: Run) -> None:
 
 
 def test_insights(mmoe: Run, transformed: Transformed) -> None:
-    insights = mmoe.insights
-    assert set(insights) == {"expert_utilization", "gate_entropy"}
-    assert set(insights["expert_utilization"]) == set(transformed.ranking.tasks)
-    for shares in insights["expert_utilization"].values():
+    assert mmoe.insights["matrices"] == []
+    (gates,) = mmoe.insights["mixtures"]
+    assert gates["name"] == "gates" and len(gates["sources"]) == 4
+    assert set(gates["weights"]) == set(transformed.ranking.tasks)
+    for shares in gates["weights"].values():
         assert sum(shares) == pytest.approx(1.0)
-    assert all(0 < entropy <= math.log(4) + 1e-6 for entropy in insights["gate_entropy"].values())
+    assert all(0 < entropy <= math.log(4) + 1e-6 for entropy in gates["entropy"].values())
+    assert set(gates["slices"]) == {"device"}
+    devices = gates["slices"]["device"]
+    assert {"phone", "tülk", "tv"} <= set(devices) <= {"phone", "tülk", "tv", "(missing)"}
+    num_rows = sum(part["num_rows"] for part in devices.values())
+    for task, shares in gates["weights"].items():
+        for i, share in enumerate(shares):
+            parts = sum(p["num_rows"] * p["weights"][task][i] for p in devices.values())
+            assert parts / num_rows == pytest.approx(share, abs=1e-6)
+
+
+def test_penalties_are_recorded_apart(mmoe: Run) -> None:
+    for epoch in mmoe.training["epochs"]:
+        assert set(epoch["penalties"]) == {"importance"}
+        assert epoch["penalties"]["importance"] > 0
 
 
 def test_tensorboard_scalars(mmoe: Run) -> None:
@@ -123,6 +147,7 @@ def test_tensorboard_scalars(mmoe: Run) -> None:
     assert found["validation/click/auc"] == [
         (e["epoch"], pytest.approx(e["validation"]["click"]["auc"])) for e in epochs
     ]
+    assert len(found["penalty/importance"]) == 3
     assert len(found["train_loss/total"]) == len(found["validation/objective"]) == 3
 
 
@@ -151,7 +176,7 @@ def test_a_killed_training_ends_with_the_same_weights(
 ) -> None:
     options: dict[str, Any] = {
         "architecture": "mmoe",
-        "model": {"dropout": 0.2, "gate_dropout": 0.1},
+        "model": NOISY,
         "epochs": 3,
         "embedding_learning_rate": 0.02,
     }

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.fusion import fused_score
-from models.links import Links, LogProbabilities
+from models.links import OBSERVED, OUTCOME, Links, LogProbabilities
 from models.losses.registry import LOSSES
 from models.slate_relative import slate_relative
 from models.spec.feature import SlateRelation
@@ -105,7 +105,7 @@ def test_conditioned_loss_is_the_cross_entropy_of_the_product() -> None:
     z = heads()
     labels = np.arange(40) % 2
     p = sigmoid(z["click"]) * sigmoid(z["basket"]) * sigmoid(z["pay"])
-    rows = links(ranking()).row_losses("pay", z, tf.constant(labels, tf.float32))
+    rows = links(ranking()).row_losses("pay", z, {OUTCOME: tf.constant(labels, tf.float32)})
     expected = -labels * np.log(p) - (1 - labels) * np.log(1 - p)
     np.testing.assert_allclose(rows, expected, rtol=1e-5, atol=1e-6)
 
@@ -117,7 +117,7 @@ def test_conditioned_loss_is_finite_where_probabilities_round_to_0_and_1(scale: 
         with tf.GradientTape() as tape:
             for tensor in z.values():
                 tape.watch(tensor)
-            rows = links(ranking()).row_losses("pay", z, tf.fill([40], label))
+            rows = links(ranking()).row_losses("pay", z, {OUTCOME: tf.fill([40], label)})
         gradients = tape.gradient(rows, [z["click"], z["basket"], z["pay"]])
         assert np.isfinite(rows).all()
         assert all(np.isfinite(g).all() for g in gradients)
@@ -136,7 +136,7 @@ def test_gradient_where_both_ways_to_fail_are_equally_likely() -> None:
 
 def test_task_loss_is_a_weighted_mean() -> None:
     z = heads()
-    labels = tf.constant(np.arange(40) % 2, tf.float32)
+    labels = {OUTCOME: tf.constant(np.arange(40) % 2, tf.float32)}
     weights = np.random.default_rng(1).random(40) * (np.arange(40) % 3 > 0)
     loss = TaskLoss(links(ranking()), "click")(labels, z, tf.constant(weights, tf.float32))
     rows = links(ranking()).row_losses("click", z, labels).numpy()
@@ -147,9 +147,111 @@ def test_task_loss_without_weight_is_zero_and_so_is_its_gradient() -> None:
     z = heads()
     with tf.GradientTape() as tape:
         tape.watch(z["click"])
-        loss = TaskLoss(links(ranking()), "click")(tf.fill([40], 1e30), z, tf.zeros(40))
+        labels = {OUTCOME: tf.fill([40], 1e30)}
+        loss = TaskLoss(links(ranking()), "click")(labels, z, tf.zeros(40))
     assert float(loss) == 0.0
     assert not np.any(tape.gradient(loss, z["click"]))
+
+
+# Counterfactual losses -------------------------------------------------------------------------
+
+
+def counterfactual(kind: str, **config: Any) -> Links:
+    """Links in which pay, conditioned on basket, has a counterfactual loss."""
+    spec = ranking()
+    pay = spec.tasks["pay"].model_dump() | {"loss": {"kind": kind} | config}
+    tasks = {n: t.model_dump() for n, t in spec.tasks.items()} | {"pay": pay}
+    return links(RankingSpec.model_validate(spec.model_dump() | {"tasks": tasks}))
+
+
+def seen_and_paid(num_rows: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    seen = (rng.random(num_rows) < 0.4).astype(np.float64)
+    return seen, seen * (rng.random(num_rows) < 0.5)
+
+
+def test_counterfactual_losses_equal_their_equations() -> None:
+    z = heads() | {"pay": tf.constant(np.random.default_rng(5).normal(size=(40, 2)), tf.float32)}
+    seen, paid = seen_and_paid()
+    labels = {OUTCOME: tf.constant(paid, tf.float32), OBSERVED: tf.constant(seen, tf.float32)}
+    propensity = sigmoid(z["click"]) * sigmoid(z["basket"])
+    r = sigmoid(z["pay"])
+    error = -paid * np.log(r) - (1 - paid) * np.log(1 - r)
+    entire = -paid * np.log(propensity * r) - (1 - paid) * np.log(1 - propensity * r)
+    imputed = np.log1p(np.exp(z["pay"].numpy()[:, 1].astype(np.float64)))
+    inverse = seen / np.maximum(propensity, 0.2)
+    assert 0 < (propensity < 0.2).sum() < 40
+    corrections = {
+        "inverse_propensity": inverse * error,
+        "doubly_robust": imputed + inverse * ((error - imputed) + (error - imputed) ** 2),
+    }
+    for kind, expected in corrections.items():
+        declared = counterfactual(kind, weight=0.3, min_propensity=0.2)
+        rows = declared.row_losses("pay", z, labels)
+        np.testing.assert_allclose(rows, entire + 0.3 * expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["inverse_propensity", "doubly_robust"])
+def test_corrections_do_not_move_the_propensity(kind: str) -> None:
+    z = heads() | {"pay": tf.zeros([40, 2])}
+    seen, paid = (tf.constant(x, tf.float32) for x in seen_and_paid())
+    parents = [z["click"], z["basket"]]
+
+    def gradients(links: Links) -> list[Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(parents)
+            rows = links.row_losses("pay", z, {OUTCOME: paid, OBSERVED: seen})
+        return tape.gradient(rows, parents)
+
+    plain = {**z, "pay": z["pay"][:, :1]}
+    with tf.GradientTape() as tape:
+        tape.watch(parents)
+        rows = links(ranking()).row_losses("pay", plain, {OUTCOME: paid})
+    for a, b in zip(gradients(counterfactual(kind)), tape.gradient(rows, parents), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["inverse_propensity", "doubly_robust"])
+def test_corrections_are_right_on_average_where_seen_rows_alone_mislead(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    num_rows = 200_000
+    # Where the parent is likely the conditional is likely too: seen rows overstate it.
+    likely = rng.random(num_rows) < 0.5
+    propensity = np.where(likely, 0.8, 0.2)
+    paid = rng.random(num_rows) < np.where(likely, 0.7, 0.1)
+    seen = rng.random(num_rows) < propensity
+    outputs = tf.constant([[0.8, -0.3]] * num_rows, tf.float32)
+    loss = counterfactual(kind)._losses["pay"]
+    error = loss.per_row(outputs, tf.constant(paid, tf.float32)).numpy()
+    corrected = loss.corrected(
+        outputs,
+        tf.constant(paid & seen, tf.float32),
+        tf.constant(seen, tf.float32),
+        tf.constant(propensity, tf.float32),
+    ).numpy()
+    if kind == "doubly_robust":  # without the part that teaches the imputation
+        imputed = np.log1p(np.exp(-0.3))
+        corrected -= seen / propensity * (error - imputed) ** 2
+    assert abs(error[seen].mean() - error.mean()) > 0.1
+    assert corrected.mean() == pytest.approx(error.mean(), abs=0.01)
+
+
+def test_labels_say_where_the_conditional_was_seen() -> None:
+    batch = {
+        "pay__label": tf.constant([1.0, 0.0, 0.0]),
+        "pay_given_basket__weight": tf.constant([0.5, 2.0, 0.0]),
+    }
+    labels = counterfactual("doubly_robust").labels("pay", batch)
+    np.testing.assert_array_equal(labels[OUTCOME], [1, 0, 0])
+    np.testing.assert_array_equal(labels[OBSERVED], [1, 1, 0])
+    assert set(links(ranking()).labels("pay", batch)) == {OUTCOME}
+
+
+def test_a_counterfactual_loss_needs_a_parent() -> None:
+    spec = ranking().model_dump()
+    spec["tasks"]["click"]["loss"] = {"kind": "inverse_propensity"}
+    with pytest.raises(ValueError, match="needs conditioned_on"):
+        RankingSpec.model_validate(spec)
 
 
 # Fusion ----------------------------------------------------------------------------------------

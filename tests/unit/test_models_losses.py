@@ -17,6 +17,7 @@ CONFIGS = {
     get_args(c.model_fields["kind"].annotation)[0]: c for c in get_args(get_args(LossConfig)[0])
 }
 SETTINGS: dict[str, dict[str, Any]] = {"quantile": {"quantile": 0.8}, "huber": {"delta": 2.0}}
+BINARY = ("binary_cross_entropy", "inverse_propensity", "doubly_robust")
 every_loss = pytest.mark.parametrize("kind", sorted(LOSSES))
 
 
@@ -27,7 +28,7 @@ def build(kind: str, statistics: TargetStatistics | None = None) -> Loss:
 
 def labels_for(kind: str, num_rows: int = 50) -> np.ndarray:
     rng = np.random.default_rng(0)
-    if kind == "binary_cross_entropy":
+    if kind in BINARY:
         return rng.integers(0, 2, num_rows).astype(np.float64)
     if kind == "poisson":
         return rng.poisson(2.0, num_rows).astype(np.float64)
@@ -46,7 +47,7 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
 
 def closed_form(kind: str, z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Loss per row and prediction, in float64."""
-    if kind == "binary_cross_entropy":
+    if kind in BINARY:
         p = sigmoid(z[:, 0])
         return -y * np.log(p) - (1 - y) * np.log(1 - p), p
     if kind == "log_mse":
@@ -89,7 +90,7 @@ def test_finite_at_extremes(kind: str) -> None:
     loss = build(kind)
     extreme = np.array([-1e6, -200.0, -1.0, 0.0, 1.0, 200.0, 1e6])
     outputs = tf.constant(np.repeat(extreme[:, None], loss.units, axis=1), tf.float32)
-    top = 1.0 if kind == "binary_cross_entropy" else 1e9
+    top = 1.0 if kind in BINARY else 1e9
     for value in (0.0, 1.0, top):
         labels = tf.fill([7], tf.constant(value, tf.float32))
         with tf.GradientTape() as tape:

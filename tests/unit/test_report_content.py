@@ -432,6 +432,24 @@ def test_any_key_of_the_summary_may_be_missing(run: Run, tmp_path: Path) -> None
         assert "could not be drawn" not in render(inputs, tmp_path)
 
 
+def test_inside_the_models(page: Page, run: Run) -> None:
+    gates, attention = run.inputs.insights["mmoe"]["mixtures"]
+    assert "mmoe: gates" in page.text and "mmoe: attention, by device" in page.text
+    # Only declared slices are shown, although the model was measured by others as well.
+    assert "weather" in gates["slices"] and "by weather" not in page.text
+    for name in ("stitch after layer 1", "stitch after layer 2", "beta over layers"):
+        assert f"cross_stitch: {name}" in page.text
+    share = gates["slices"]["device"]["tv"]["weights"]["click"][0]
+    assert f"click, tv, expert 0: {number(share, 2)}" in page.text
+    assert f"click, received: {number(attention['weights']['click'][1], 2)}" in page.text
+    assert "mmoe: gates: unused (under 1 % of the weight): expert 3" in page.text
+    assert page.text.count("unused (under") == 1
+
+
+def test_penalties_have_curves_of_their_own(page: Page) -> None:
+    assert "importance: penalty" in page.text
+
+
 def test_metrics_without_values_or_intervals_are_drawn(run: Run, tmp_path: Path) -> None:
     summary = json.loads(json.dumps(run.inputs.summary))
     metrics = summary["candidates"]["single_task"]["metrics"]

@@ -1,14 +1,14 @@
-"""Inside the models: which experts a task uses, and how much tasks borrow from each other."""
+"""Inside the models: what a task reads, row by row, and what flows between tasks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.report import chart_style as style
 from components.report import formatting as f
-from components.report.blocks import Block, Figure, Figures, Notice, Section
+from components.report.blocks import Block, Figure, Figures, Heading, Notice, Section
 from components.report.inputs import Json, ReportInputs
 from components.report.svg import inline_svg
 
@@ -17,15 +17,22 @@ _MAX_WIDTH = 560
 
 
 def section(inputs: ReportInputs) -> Section:
-    """Shows expert utilisation and stitch matrices of the candidates that have them."""
+    """Shows mixtures and matrices of the candidates that have them."""
     blocks: list[Block] = []
-    for draw in (_experts, _stitches):
-        figures = [figure for n, i in inputs.insights.items() for figure in draw(n, i)]
-        if figures:
-            blocks.append(Figures(tuple(figures)))
+    sliced = _slice_features(inputs)
+    for name, insights in inputs.insights.items():
+        for mixture in insights.get("mixtures") or []:
+            blocks += _mixture(name, mixture, sliced)
+    matrices = [
+        _matrix(name, matrix)
+        for name, insights in inputs.insights.items()
+        for matrix in insights.get("matrices") or []
+    ]
+    if matrices:
+        blocks += [Heading("What was learnt to flow where"), Figures(tuple(matrices))]
     if not blocks:
         why = (
-            "no candidate has experts or stitches"
+            "no candidate has gates, attention or stitches"
             if inputs.insights or inputs.candidates
             else inputs.why_absent()
         )
@@ -33,47 +40,81 @@ def section(inputs: ReportInputs) -> Section:
     return Section(
         anchor="internals",
         title="Inside the models",
-        lead="Mean gate weight per task and expert: a row with one dark cell uses one expert, an "
-        "even row uses all alike. Stitches: how much of each task's activation (column) flows into "
-        "a task (row) after a layer; negative weights are red.",
+        lead="Gates and attention, mean over the validation rows: a row with one dark cell uses "
+        "one source, an even row uses all alike; rows that differ between slices are what a gate "
+        "is for. Matrices: how much of a column flows into a row; negative weights are red.",
         blocks=tuple(blocks),
     )
 
 
-def _experts(name: str, insights: Json) -> list[Figure]:
-    utilization: Json = insights.get("expert_utilization") or {}
-    if not utilization:
-        return []
-    rows = [
-        {"row": task, "column": f"expert {index + 1}", "value": value}
-        for task, shares in utilization.items()
-        for index, value in enumerate(shares)
+def _slice_features(inputs: ReportInputs) -> set[str]:
+    """Names of the declared slices; where none was measured, every feature is shown."""
+    return {
+        key.partition("=")[0]
+        for name in inputs.candidates
+        for key in inputs.candidate(name).get("slices") or {}
+    }
+
+
+def _mixture(candidate: str, mixture: Json, sliced: set[str]) -> list[Block]:
+    """Draws one mixture over all rows, and by the values of features."""
+    sources = [_spaced(source) for source in mixture["sources"]]
+    rows = _rows(mixture["weights"], sources)
+    title = f"{candidate}: {mixture['name']}"
+    overall = _heat_map(title, rows, list(mixture["weights"]), sources, _entropy(mixture))
+    figures = [overall]
+    for feature, values in (mixture.get("slices") or {}).items():
+        if not sliced or feature in sliced:
+            weights = {
+                f"{who}, {value}": part["weights"][who]
+                for who in mixture["weights"]
+                for value, part in values.items()
+            }
+            told = ", ".join(f"{value}: {f.count(p['num_rows'])}" for value, p in values.items())
+            figures.append(
+                _heat_map(
+                    f"{title}, by {feature}",
+                    _rows(weights, sources),
+                    list(weights),
+                    sources,
+                    f"Rows per value: {told}",
+                )
+            )
+    unused = mixture.get("unused") or []
+    blocks: list[Block] = [Figures(tuple(figures))]
+    if unused:
+        named = ", ".join(_spaced(source) for source in unused)
+        blocks.append(
+            Notice(
+                f"{title}: unused (under 1 % of the weight): {named}. Try fewer of them, or a "
+                "balance loss."
+            )
+        )
+    return blocks
+
+
+def _entropy(mixture: Json) -> str:
+    num_sources = len(mixture["sources"])
+    uniform = f.number(math.log(num_sources), 2) if num_sources > 1 else "0"
+    told = ", ".join(f"{who} {f.number(x, 2)}" for who, x in mixture["entropy"].items())
+    return f"Entropy of a row's weights in nats ({uniform} is even use): {told}"
+
+
+def _matrix(candidate: str, matrix: Json) -> Figure:
+    rows = _rows(dict(zip(matrix["rows"], matrix["values"], strict=True)), matrix["columns"])
+    return _heat_map(f"{candidate}: {matrix['name']}", rows, matrix["rows"], matrix["columns"], "")
+
+
+def _rows(weights: Mapping[str, Sequence[float]], sources: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"row": who, "column": source, "value": value}
+        for who, values in weights.items()
+        for source, value in zip(sources, values, strict=True)
     ]
-    num_experts = max(len(shares) for shares in utilization.values())
-    columns = [f"expert {index + 1}" for index in range(num_experts)]
-    entropy: Json = insights.get("gate_entropy") or {}
-    title = f"{name}: expert use per task"
-    uniform = f.number(math.log(num_experts), 2) if num_experts > 1 else "0"
-    note = ""
-    if entropy:
-        told = ", ".join(f"{task} {f.number(value, 2)}" for task, value in entropy.items())
-        note = f"Gate entropy in nats ({uniform} is even use): {told}"
-    return [_heat_map(title, rows, list(utilization), columns, note)]
 
 
-def _stitches(name: str, insights: Json) -> list[Figure]:
-    figures = []
-    for stitch in insights.get("stitches") or []:
-        tasks = [str(task) for task in stitch.get("tasks") or []]
-        rows = [
-            {"row": into, "column": source, "value": value}
-            for into, weights in zip(tasks, stitch.get("matrix") or [], strict=False)
-            for source, value in zip(tasks, weights, strict=False)
-        ]
-        title = f"{name}: stitches after layer {int(stitch.get('layer') or 0) + 1}"
-        if rows:
-            figures.append(_heat_map(title, rows, tasks, tasks, ""))
-    return figures
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _heat_map(

@@ -48,6 +48,7 @@ def section(inputs: ReportInputs) -> Section:
                     colors,
                 )
             ),
+            *_penalties(inputs, best, colors),
             Heading("Validation"),
             Figures(_figures(_validation(inputs), best, colors)),
         ]
@@ -88,6 +89,40 @@ def _table(inputs: ReportInputs) -> Table:
         )
         rows.append(Row(cells, mark="champion" if name == inputs.champion else ""))
     return Table("Training", tuple(Cell(h) for h in headers), tuple(rows), num_text=4)
+
+
+def _penalties(
+    inputs: ReportInputs, best: Mapping[str, Any], colors: style.CandidateColors
+) -> list[Block]:
+    """Draws what architectures add to the objective beside the tasks' losses, if any does."""
+    names = sorted(
+        {
+            name
+            for training in inputs.training.values()
+            for _, record in _epochs(training)
+            for name in record.get("penalties") or {}
+        }
+    )
+    figures = _figures(
+        [
+            (f"{name}: penalty", "part of the objective, not of a task", _penalty(inputs, name))
+            for name in names
+        ],
+        best,
+        colors,
+    )
+    return [Heading("Penalties"), Figures(figures)] if figures else []
+
+
+def _penalty(inputs: ReportInputs, name: str) -> Curves:
+    return {
+        candidate: [
+            (epoch, record["penalties"][name])
+            for epoch, record in _epochs(training)
+            if (record.get("penalties") or {}).get(name) is not None
+        ]
+        for candidate, training in inputs.training.items()
+    }
 
 
 def _epochs(training: Json) -> list[tuple[int, Json]]:
