@@ -28,6 +28,7 @@ from serving.client import RankingClient
 from serving.errors import InvalidRequestError
 from serving.server.server import EmbeddedServer, ServerOptions
 from serving.warmup import write_warmup
+from tests.conformance.architecture_cases import small
 from tests.conformance.synthetic_ranking import Rows, Transformed, encode, synthetic_ranking
 from tests.conformance.trainer_run import Run, train
 
@@ -321,10 +322,18 @@ def test_loads_in_a_process_without_this_code(
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_nothing_of_auxiliary_tasks_labels_or_decisions_is_exported(
-    architecture: str, transformed: Transformed, tmp_path: Path
+def test_every_architecture_is_served_without_auxiliary_tasks_labels_or_decisions(
+    architecture: str, transformed: Transformed, rows: Rows, tmp_path: Path
 ) -> None:
-    run = train(transformed, tmp_path, architecture, epochs=1, interaction="cross")
+    run = train(
+        transformed,
+        tmp_path,
+        architecture,
+        model=small(architecture),
+        epochs=1,
+        interaction="cross",
+        eval_split="served",
+    )
     assert export_problems(run.model, memory_bytes=None) == []
     proto = (run.model / "saved_model.pb").read_bytes()
     index = (run.model / "variables" / "variables.index").read_bytes()
@@ -333,6 +342,19 @@ def test_nothing_of_auxiliary_tasks_labels_or_decisions_is_exported(
     graph = tf.compat.v1.Graph()
     with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
         meta = tf.compat.v1.saved_model.load(session, ["serve"], str(run.model))
+        signature = meta.signature_def["serving_default"]
+        click, examples = signature.outputs["click"], signature.inputs["examples"]
+        served = session.run(click.name, {examples.name: encode(rows)})
+    measured = run.training["epochs"][0]["validation"]["click"]
+    columns = TaskColumns(
+        label=np.array(rows["click__label"]),
+        prediction=served,
+        weight=np.array(rows["click__weight"]),
+        group=np.arange(len(served)),
+        cluster=np.arange(len(served)),
+    )
+    for metric, value in compute(("auc", "log_loss"), columns).items():
+        assert value == pytest.approx(measured[metric], rel=1e-4)
     fed = {
         info.name.split(":")[0]
         for signature in meta.signature_def.values()

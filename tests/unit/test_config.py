@@ -57,6 +57,10 @@ def test_examples_are_valid(name: str) -> None:
             "architecture: mmoe}", "architecture: mmoe, num_expert: 3}",
             "candidates.mmoe.model.num_expert", "'num_experts'?",
         ),
+        (
+            "architecture: mmoe}", "architecture: aitm, transfers: {conversion: clik}}",
+            "candidates.mmoe.model", "'click'?",
+        ),
         ("target: clicked", "target: clickd", "tasks.click.target", "'clicked'?"),
         ("window: 1h}", "window: 1 hour}", "columns.clicked.join.window", "'30m'"),
         (

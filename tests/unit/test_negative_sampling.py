@@ -16,7 +16,7 @@ import tensorflow as tf
 from components.log_example_gen.build import BuiltExamples, build_examples, read_logs
 from components.log_example_gen.sampling import uniform_of
 from components.log_example_gen.spec import DatasetSpec
-from models.links import Links, LogProbabilities
+from models.links import OUTCOME, Links, LogProbabilities
 from models.losses.registry import build_loss
 from models.sampled_weights import population_weights
 from models.spec.ranking import RankingSpec
@@ -107,7 +107,10 @@ def _fitted(ranking: RankingSpec, rows: pl.DataFrame, cells: np.ndarray) -> dict
         with tf.GradientTape() as tape:
             by_row = {task: tf.gather(values, cells) for task, values in heads.items()}
             loss = tf.add_n(
-                [TaskLoss(links, t)(batch[t][0], by_row, batch[t][1]) for t in sorted(heads)]
+                [
+                    TaskLoss(links, t)({OUTCOME: batch[t][0]}, by_row, batch[t][1])
+                    for t in sorted(heads)
+                ]
             )
         variables = [heads[t] for t in sorted(heads)]
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
