@@ -14,6 +14,7 @@ from models.seeding import derived_seed
 
 Logits = NDArray[np.floating[Any]]
 
+_INITIAL_SPREAD = 1e-3
 _STEPS = 60
 _LARGEST_OFFSET = 20.0
 
@@ -54,10 +55,12 @@ class DecisionTower(tf.keras.layers.Layer):
             )
             for i, width in enumerate(units)
         ]
-        # Zero at first: decisions explain nothing until they are seen to.
+        # Next to nothing at first: decisions explain nothing until they are seen to.
         self._last = tf.keras.layers.Dense(
             len(self._tasks),
-            kernel_initializer="zeros",
+            kernel_initializer=tf.keras.initializers.RandomNormal(
+                stddev=_INITIAL_SPREAD, seed=derived_seed(seed, "last")
+            ),
             use_bias=False,
             dtype="float32",
             name="last",

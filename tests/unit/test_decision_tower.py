@@ -33,9 +33,9 @@ def test_the_offset_keeps_the_mean_probability(rows: list[tuple[float, float, fl
     assert served == pytest.approx(np.average(expit(main + tower), weights=weights), abs=1e-9)
 
 
-def test_a_new_tower_adds_nothing_and_touches_binary_tasks_only() -> None:
+def test_a_new_tower_adds_next_to_nothing_and_touches_binary_tasks_only() -> None:
     tower = DecisionTower(["click"], units=(4,), seed=3)
-    assert not tower(tf.ones([5, 2]))["click"].numpy().any()
+    assert np.abs(tower(tf.ones([5, 2]))["click"].numpy()).max() < 0.02
     tower.settle({"click": (np.zeros(3), np.full(3, 2.0), np.ones(3))})
     served = tower.served({"click": tf.zeros([2, 1]), "watch": tf.zeros([2, 3])})
     np.testing.assert_allclose(served["click"], np.full((2, 1), 2.0), rtol=1e-6)
