@@ -19,7 +19,7 @@ from models.request_inputs import slate_features, tensor_specs
 from models.spec.feature import SMALLEST_NUMBER, SlateRelative
 from models.spec.ranking import RankingSpec
 
-RELATIONS = ("rank", "share", "ratio_to_max")
+RELATIONS = ("rank", "share", "ratio_to_max", "count")
 RANKING = RankingSpec.model_validate(
     {
         "slate": "request",
