@@ -8,7 +8,7 @@ DEMO := build/demo
 export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 2
 
-.PHONY: demo test test-fast conformance conformance-models lint lock wheel clean help
+.PHONY: demo test test-fast conformance conformance-models fuzz lint lock wheel clean help
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ conformance: $(READY)  ## Serving contract: the embedded server, or TARGET=host:
 
 conformance-models: $(READY)  ## Write the models of the conformance suite into MODELS=folder.
 	$(BIN)/python tests/conformance_serving/line_models.py $(MODELS) $(SERVER_MODELS)
+
+fuzz: $(READY)  ## 100,000 faulty requests to the embedded server.
+	POLYRANK_FUZZ_INPUTS=100000 $(BIN)/python -m pytest -p no:cacheprovider tests/serving/test_fuzzing.py
 
 lint: $(READY)  ## ruff, mypy, import-linter.
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-ROUNDS = 7
+ROUNDS = 5
 CALLS = 400
 SECONDS = 3.0
 CONCURRENCY = 16

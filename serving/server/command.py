@@ -48,7 +48,11 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="processes that share the ports, each with all models (default 1)",
     )
-    add("--num-threads", type=int, help="requests a process works on at once (default 16)")
+    add(
+        "--num-threads",
+        type=int,
+        help="requests a process works on at once (default 4; 32 with batching)",
+    )
     add("--max-queued-requests", type=int, help="requests that may wait; more are refused "
         "with UNAVAILABLE (default 64)")  # fmt: skip
     add("--max-message-bytes", type=int, help="largest request and response (default 64 MiB)")

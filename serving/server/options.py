@@ -26,7 +26,9 @@ class ServerOptions:
         port_file: Where to write the port once the server listens.
         rest_port: Port of the REST API and of the metrics; none if None.
         metrics_port: Port of a Prometheus exporter alone (any path); none if None.
-        num_threads: How many requests are worked on at once.
+        num_threads: How many requests are worked on at once; None for 4, or 32 with batching, where
+            a request that waits for its batch holds a thread. More of them rather compete for
+            Python than compute; `--workers` uses more cores.
         max_queued_requests: How many more may wait; further ones are refused with UNAVAILABLE.
         limits: How large a request may be.
         batching: How to batch; None runs every request alone.
@@ -48,7 +50,7 @@ class ServerOptions:
     port_file: Path | None = None
     rest_port: int | None = None
     metrics_port: int | None = None
-    num_threads: int = 16
+    num_threads: int | None = None
     max_queued_requests: int = 64
     limits: Limits = field(default_factory=Limits)
     batching: BatchingOptions | None = None
@@ -75,9 +77,10 @@ class ServerOptions:
             raise _invalid("models", "at least one model", "none")
         if not all(names) or len(set(names)) < len(names):
             raise _invalid("models", "names that are not empty and all different", repr(names))
-        for name in ("num_threads", "poll_seconds"):
-            if getattr(self, name) <= 0:
-                raise _invalid(name, "a positive number", getattr(self, name))
+        if self.request_threads <= 0:
+            raise _invalid("num_threads", "a positive number", self.num_threads)
+        if self.poll_seconds <= 0:
+            raise _invalid("poll_seconds", "a positive number", self.poll_seconds)
         for name in ("drain_seconds", "max_queued_requests"):
             if getattr(self, name) < 0:
                 raise _invalid(name, "0 or more", getattr(self, name))
@@ -88,6 +91,13 @@ class ServerOptions:
     def model_configs(self) -> list[ModelConfig]:
         """Returns all models: those with defaults, and those with configurations."""
         return [ModelConfig(name, path) for name, path in self.models.items()] + list(self.configs)
+
+    @property
+    def request_threads(self) -> int:
+        """How many requests are worked on at once."""
+        if self.num_threads is not None:
+            return self.num_threads
+        return 4 if self.batching is None else 32
 
     def reload_roots(self) -> list[Path]:
         """Returns the directories beneath which the base paths of a reload may lie."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -53,13 +53,26 @@ class RequestPool(ThreadPoolExecutor):
             self._num_unfinished -= 1
 
 
+class _InPlace(ThreadPoolExecutor):
+    """Runs what it is given at once, in the thread that gives it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Runs a function; its future is done."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
 class ShedOverload(grpc.ServerInterceptor):
     """Refuses predictions with UNAVAILABLE while the pool is full.
 
-    A refused call is answered at once, by threads apart from the pool, and so within its deadline;
-    if it waited its turn like the others, what it asked for could be computed as well. The same
-    threads answer health checks and GetModelStatus, so that an overloaded server is not taken for
-    a dead one.
+    A refusal has to be quick, or refusing costs what answering would: it is sent from the thread
+    that saw the call arrive, before the request's message is read. So it comes within the call's
+    deadline. Health checks and GetModelStatus are answered by threads apart from the pool, so that
+    an overloaded server is not taken for a dead one.
 
     Args:
         pool: The server's pool.
@@ -69,12 +82,16 @@ class ShedOverload(grpc.ServerInterceptor):
         self._pool = pool
         self._apart = ThreadPoolExecutor(2, thread_name_prefix="apart")
 
-        def refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
+        def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
             failure = errors.overloaded()
             context.abort(failure.code, failure.message)
             raise AssertionError("abort raises")
 
-        self._refusal = self._run_apart(grpc.unary_unary_rpc_method_handler(refuse))
+        # gRPC's own, experimental, way to choose a pool for a method. Without it the refusal, and
+        # the answers below, would wait for their turn: late, but the same.
+        refuse.experimental_thread_pool = _InPlace(1)  # type: ignore[attr-defined]
+        # As a stream of requests, since gRPC reads a single request before it calls the method.
+        self._refusal = grpc.stream_unary_rpc_method_handler(refuse)
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
@@ -94,8 +111,6 @@ class ShedOverload(grpc.ServerInterceptor):
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             return handler.unary_unary(request, context)
 
-        # gRPC's own, experimental, way to choose a pool for a method. Without it the answer would
-        # wait for its turn: late, but still the same.
         answer.experimental_thread_pool = self._apart  # type: ignore[attr-defined]
         return grpc.unary_unary_rpc_method_handler(
             answer, handler.request_deserializer, handler.response_serializer

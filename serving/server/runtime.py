@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import grpc
 import numpy as np
 
 from serving.api.messages import DATA_TYPE_NAMES, SignatureDef
@@ -220,6 +221,14 @@ class SavedModelRuntime:
         except tf.errors.OpError as error:
             raise errors.StatusError(
                 errors.code_of_number(error.error_code), error.message, echoes_data=True
+            ) from None
+        except UnicodeDecodeError as error:
+            # TensorFlow's binding cannot tell of an error whose text quotes bytes that are not
+            # UTF-8. Bytes of the request's, so the request is at fault.
+            raise errors.StatusError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                bytes(error.object).decode(errors="replace"),
+                echoes_data=True,
             ) from None
 
     def close(self) -> None:

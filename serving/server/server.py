@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from serving.server.runtime import LoadedModel
 from serving.server.stop_signals import STOP_SIGNALS
 from serving.server.versions import ModelVersions
 
+_SWITCH_SECONDS = 5e-4
 _LOG = logging.getLogger(__name__)
 
 
@@ -58,7 +60,7 @@ class EmbeddedServer:
             options.model_configs(), self._make_versions, on_change=self._refresh_health
         )
         self._health = Health(self._models.availability)
-        self._pool = RequestPool(options.num_threads, options.max_queued_requests)
+        self._pool = RequestPool(options.request_threads, options.max_queued_requests)
         self._shed = ShedOverload(self._pool)
         self._server = grpc.server(
             self._pool,
@@ -264,6 +266,9 @@ def serve(
     for number in STOP_SIGNALS:
         signal.signal(number, request_stop)
     server = EmbeddedServer(options)
+    # The thread that takes calls in has to get its turn while others compute in Python: by default
+    # it waits 5 ms for it, again and again.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     # Freeing a version collects garbage: it need not walk through all that was imported.
     gc.freeze()
     server.start()

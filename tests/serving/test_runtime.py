@@ -127,6 +127,14 @@ def test_threads_share_a_runtime(runtime) -> None:
     assert not failures
 
 
+def test_messages_that_quote_bytes_that_are_not_utf8(runtime) -> None:
+    examples = {"examples": np.array([b"\nXQM\xcc\xff"], object)}
+    with pytest.raises(StatusError, match="Could not parse") as failure:
+        run(runtime, "serving_default", examples, ["click"])
+    assert failure.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.value.echoes_data
+
+
 def test_messages_of_the_runtime_are_marked_as_echoing_data(runtime) -> None:
     examples = {"examples": np.array([b"SECRET"], object)}
     with pytest.raises(StatusError) as failure:
