@@ -311,7 +311,8 @@ def main(arguments: Sequence[str]) -> None:
     if "--write" in arguments:
         from report import write_report
 
-        write_report(ROOT / "docs" / "benchmarks" / "serving.md", found, machine())
+        load_average = f"{os.getloadavg()[2]:.0f} over the last 15 minutes"
+        write_report(ROOT / "docs" / "benchmarks" / "serving.md", found, machine(), load_average)
 
 
 def machine() -> str:
