@@ -18,8 +18,7 @@ from tfx.utils import path_utils
 
 from components.champion.executor import FILE_NAME as CHAMPION_FILE
 from components.champion.executor import task_columns
-from components.log_example_gen.beam_graph import add_example_graph
-from components.log_example_gen.faults import find_fault
+from components.log_example_gen.executor import run_example_graph
 from components.log_example_gen.spec import DatasetSpec
 from components.scorer.executor import FILE_NAME as PREDICTIONS_FILE
 from components.scorer.executor import score
@@ -101,12 +100,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory() as folder:
         examples = Path(folder, "examples")
-        add_example_graph(pipeline, dataset, str(examples), str(Path(folder, "accounts")))
-        try:
-            pipeline.run().wait_until_finish()
-        except Exception as error:
-            fault = find_fault(error)
-            raise (fault or error) from error
+        run_example_graph(dataset, str(examples), str(Path(folder, "accounts")), pipeline)
         target = Path(folder, PREDICTIONS_FILE)
         score(model_path, {"test": str(examples / "Split-test")}, ranking, (), target)
         return _metrics(pq.read_table(target), ranking)

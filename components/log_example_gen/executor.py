@@ -80,6 +80,21 @@ def generate_examples(
         DataError: The logs cannot be used, or leave a split empty.
         ConfigError: An expression fails.
     """
+    run_example_graph(spec, examples_uri, accounts_uri, pipeline)
+    found: dict[str, Any] = json.loads(Path(accounts_uri, ACCOUNTS_FILE).read_text())
+    refuse_useless(found)
+    plan = Plan(spec)
+    if plan.entity_sets:
+        folder = Path(accounts_uri, FEATURES_FOLDER)
+        tables = ((e, pl.read_parquet(folder / snapshot_file(e))) for e in plan.entity_sets)
+        write_lookup(plan, tables, folder / LOOKUP_FILE)
+    return found
+
+
+def run_example_graph(
+    spec: DatasetSpec, examples_uri: str, accounts_uri: str, pipeline: beam.Pipeline
+) -> None:
+    """Runs the graph of a dataset, whatever the splits come to hold; see `generate_examples`."""
     with _store(pipeline, accounts_uri) as store:
         add_example_graph(pipeline, spec, examples_uri, accounts_uri, store)
         try:
@@ -89,14 +104,6 @@ def generate_examples(
             if fault is None:
                 raise
             raise fault from error
-    found: dict[str, Any] = json.loads(Path(accounts_uri, ACCOUNTS_FILE).read_text())
-    refuse_useless(found)
-    plan = Plan(spec)
-    if plan.entity_sets:
-        folder = Path(accounts_uri, FEATURES_FOLDER)
-        tables = ((e, pl.read_parquet(folder / snapshot_file(e))) for e in plan.entity_sets)
-        write_lookup(plan, tables, folder / LOOKUP_FILE)
-    return found
 
 
 @contextlib.contextmanager

@@ -59,4 +59,4 @@ def exact_sums(keys: pl.Series, values: pl.Series) -> dict[str, int]:
 
 def as_float(total: int) -> float:
     """Rounds a sum of `exact_sums` once."""
-    return total / 2**_UNIT_BITS
+    return total / (1 << _UNIT_BITS)
