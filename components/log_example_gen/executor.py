@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import polars as pl
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor
 from tfx.proto import example_gen_pb2
@@ -30,7 +26,7 @@ from components.log_example_gen.lookup_file import write_lookup
 from components.log_example_gen.plan import Plan
 from components.log_example_gen.spec import DatasetSpec
 from components.log_example_gen.splits import SPLITS
-from components.log_example_gen.table_store import TableStore
+from components.log_example_gen.table_store import table_store
 from serving.snapshot_format import FILE_NAME as LOOKUP_FILE
 
 Artifacts = dict[str, list[artifact.Artifact]]
@@ -95,7 +91,7 @@ def run_example_graph(
     spec: DatasetSpec, examples_uri: str, accounts_uri: str, pipeline: beam.Pipeline
 ) -> None:
     """Runs the graph of a dataset, whatever the splits come to hold; see `generate_examples`."""
-    with _store(pipeline, accounts_uri) as store:
+    with table_store(pipeline, accounts_uri) as store:
         add_example_graph(pipeline, spec, examples_uri, accounts_uri, store)
         try:
             pipeline.run().wait_until_finish()
@@ -104,14 +100,3 @@ def run_example_graph(
             if fault is None:
                 raise
             raise fault from error
-
-
-@contextlib.contextmanager
-def _store(pipeline: beam.Pipeline, accounts_uri: str) -> Iterator[TableStore]:
-    """Gives the runner in this process a folder for tables; other runners keep them themselves."""
-    if not isinstance(pipeline.runner, FnApiRunner):
-        yield TableStore(None)
-        return
-    Path(accounts_uri).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tables-", dir=accounts_uri) as folder:
-        yield TableStore(folder)

@@ -51,7 +51,7 @@ def skew_counts(rows: pl.DataFrame, plan: Plan) -> Tally:
                 (inside & ~same).sum(),
                 (inside & both).sum(),
                 exact_sums(
-                    pl.repeat(split, (inside & both).sum(), dtype=pl.String, eager=True),
+                    pl.repeat(split, int((inside & both).sum()), dtype=pl.String, eager=True),
                     pl.Series(size[inside & both]),
                 ).get(split, 0),
             )

@@ -9,12 +9,16 @@ many impressions there are.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+import apache_beam as beam
 import polars as pl
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 StoredTable = tuple[str, int, int]
 """File, offset and length in bytes of an Arrow stream."""
@@ -63,6 +67,22 @@ class TableStore:
             tables: At least one table.
         """
         return pl.concat([pl.read_ipc_stream(_content(table)) for table in tables], rechunk=True)
+
+
+@contextlib.contextmanager
+def table_store(pipeline: beam.Pipeline, folder: str) -> Iterator[TableStore]:
+    """Makes the store that suits a pipeline's runner, and removes its files in the end.
+
+    Args:
+        pipeline: The pipeline.
+        folder: A folder on a local disk; it is created.
+    """
+    if not isinstance(pipeline.runner, FnApiRunner):
+        yield TableStore(None)
+        return
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tables-", dir=folder) as tables:
+        yield TableStore(tables)
 
 
 def _content(table: Table) -> bytes:

@@ -88,7 +88,7 @@ def test_the_logs_are_hard(hard: Hard) -> None:
     immature = expected.filter(pl.col("conversion__mask") == 0).group_by("split").len()
     assert set(immature["split"]) == {"train", "test", "validation"}
     for name in ("user_seconds_1d", "item_seconds_mean", "item_outcomes", "category_outcomes"):
-        assert expected[name].n_unique() > 20, name
+        assert (expected[name].fill_null(0) > 0).sum() > 100, name
 
 
 @pytest.mark.parametrize(
