@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from serving.api.messages import PredictionLog
 from serving.client import RankingClient, VersionStatus
@@ -102,6 +103,32 @@ def writing(x: tf.Tensor) -> tf.Tensor:
     return x
 
 
+def edit_signatures(directory: Path, change) -> None:
+    """Rewrites the signatures of the only meta graph."""
+    path = directory / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    change(saved.meta_graphs[0].signature_def)
+    path.write_bytes(saved.SerializeToString())
+
+
+def no_signature(directory: Path) -> None:
+    edit_signatures(directory, lambda signatures: signatures.pop("predict"))
+
+
+def signature_of_an_absent_tensor(directory: Path) -> None:
+    def change(signatures) -> None:
+        signatures["predict"].outputs["score"].name = "absent:0"
+
+    edit_signatures(directory, change)
+
+
+def signature_of_another_type(directory: Path) -> None:
+    def change(signatures) -> None:
+        signatures["predict"].inputs["price"].dtype = 7  # the graph's placeholder takes floats
+
+    edit_signatures(directory, change)
+
+
 def half_copied(directory: Path) -> None:
     (directory / "saved_model.pb").unlink()
     (directory / "variables" / "variables.index").unlink()
@@ -124,6 +151,13 @@ PUSHES = {
     "flipped bit in variables": (lambda d: flip_bit(shard(d), 3), CODES.DATA_LOSS, "Checksum"),
     "no assets": (lambda d: shutil.rmtree(d / "assets"), CODES.NOT_FOUND, "items.txt"),
     "half copied": (half_copied, CODES.NOT_FOUND, "saved_model.pb"),
+    "no signature": (no_signature, CODES.FAILED_PRECONDITION, "warm-up request 0 failed"),
+    "signature of an absent tensor": (
+        signature_of_an_absent_tensor, CODES.INVALID_ARGUMENT, "warm-up request 0 failed"
+    ),
+    "signature of another type": (
+        signature_of_another_type, CODES.INVALID_ARGUMENT, "warm-up request 0 failed"
+    ),
     "failing warm-up": (failing_warmup, CODES.INVALID_ARGUMENT, "warm-up request 0 failed"),
     "warm-up of another model": (
         warmup_of_another_model, CODES.INVALID_ARGUMENT, "input size does not match"
