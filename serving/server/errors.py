@@ -202,6 +202,11 @@ def unfit_result(reason: str) -> StatusError:
     return _invalid(reason)
 
 
+def malformed_example() -> StatusError:
+    """A row of serialized tf.Examples is none."""
+    return _invalid("Could not parse example input: a row is no tf.Example")
+
+
 def empty_input() -> StatusError:
     """Classify, Regress or MultiInference without examples."""
     return _invalid("Input is empty.")
