@@ -6,14 +6,12 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.spec.errors import ConfigError
-from serving.server.access import read_token
-from serving.server.batching_options import BatchingOptions
-from serving.server.limits import Limits
-from serving.server.options import ServerOptions
-from serving.server.tls import TlsOptions
+
+if TYPE_CHECKING:
+    from serving.server.options import ServerOptions
 
 _BATCHING = (
     "max_batch_size",
@@ -29,7 +27,7 @@ _TLS = ("tls_certificate", "tls_key", "tls_client_ca")
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Adds what every server can be told; what is not given is absent from the namespace.
 
-    Defaults are those of `ServerOptions`; no module with TensorFlow is imported to show them.
+    Defaults are those of `ServerOptions`; no module with NumPy or gRPC is imported to show them.
     """
     add = _adder(parser.add_argument_group("where to listen"))
     add("--host", help="address (default 127.0.0.1)")
@@ -126,6 +124,13 @@ def server_options(values: Mapping[str, Any], **more: Any) -> ServerOptions:
     Raises:
         ConfigError: A value is not valid, or one depends on another that is not given.
     """
+    # Only here: --help of every command shows these options, and answers at once.
+    from serving.server.access import read_token
+    from serving.server.batching_options import BatchingOptions
+    from serving.server.limits import Limits
+    from serving.server.options import ServerOptions
+    from serving.server.tls import TlsOptions
+
     given = {each.name: values[each.name] for each in fields(ServerOptions) if each.name in values}
     if "allowed_roots" in given:
         given["allowed_roots"] = tuple(given["allowed_roots"])

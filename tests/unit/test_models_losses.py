@@ -17,7 +17,7 @@ CONFIGS = {
     get_args(c.model_fields["kind"].annotation)[0]: c for c in get_args(get_args(LossConfig)[0])
 }
 SETTINGS: dict[str, dict[str, Any]] = {"quantile": {"quantile": 0.8}, "huber": {"delta": 2.0}}
-BINARY = ("binary_cross_entropy", "inverse_propensity", "doubly_robust")
+BINARY = ("binary_cross_entropy", "inverse_propensity", "doubly_robust", "fake_negative_weighted")
 every_loss = pytest.mark.parametrize("kind", sorted(LOSSES))
 
 
@@ -47,6 +47,9 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
 
 def closed_form(kind: str, z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Loss per row and prediction, in float64."""
+    if kind == "fake_negative_weighted":
+        p = sigmoid(z[:, 0])
+        return -(1 + p) * y * np.log(p) - (1 - p) * (1 + p) * (1 - y) * np.log(1 - p), p
     if kind in BINARY:
         p = sigmoid(z[:, 0])
         return -y * np.log(p) - (1 - y) * np.log(1 - p), p
