@@ -27,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--config", required=True, help=_CONFIG_HELP)
     command.add_argument("--workdir", required=True, help=_WORKDIR_HELP)
     command.add_argument("--date", help="last day (YYYY-MM-DD, UTC) the run may see")
+    command.add_argument(
+        "--erase", metavar="FILE", help="leave out the people in FILE, one raw id a line"
+    )
     _add_set(command)
     command.add_argument("--quiet", action="store_true", help="no progress display")
 
@@ -72,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
         "--request", required=True,
         help='JSON file: {"context": {feature: value}, "candidates": [{feature: value}, ...], '
         '"id": column that names a candidate (optional), '
-        '"weights": {output: fusion weight} (optional)}',
+        '"weights": {output: fusion weight} (optional), "pii": as in the request.json of a run '
+        "(optional; raw values are hashed with the key in the environment)}",
     )  # fmt: skip
     command.add_argument("--top-k", type=int, help="print only the best K")
     command.add_argument("--timeout-seconds", type=float, default=5.0, help="deadline (default 5)")
@@ -138,6 +142,7 @@ def _run(options: argparse.Namespace) -> int:
     with Progress(enabled=not options.quiet) as progress:
         summary, finished = run(
             config, workdir, date=options.date,
+            erase=Path(options.erase) if options.erase else None,
             on_plan=progress.plan, on_change=progress.change,
         )  # fmt: skip
     if finished:

@@ -15,11 +15,13 @@ from models.spec.errors import unknown
 from models.spec.expression import referenced_columns
 from models.spec.feature import DerivedFeature
 from models.spec.metric import METRICS, default_metrics
+from models.spec.privacy import Privacy
 from models.spec.problem import Problem, SpecProblems
 from models.spec.ranking import IMPRESSIONS, RankingSpec, Score
 from models.spec.strict import AsTuple, DurationMs, Names, SizeBytes, Strict
 from models.spec.task import Task
 from models.spec.training import Candidate, Training
+from pipeline.privacy_problems import pii_features, privacy_problems
 from serving.deploy.spec import Deploy
 
 
@@ -206,6 +208,9 @@ class Config(Strict):
     features: dict[str, DerivedFeature] = Field(
         default={}, description="Features computed from the logs."
     )
+    privacy: Privacy | None = Field(
+        default=None, description="How people's data are hidden; needed where a column is pii."
+    )
     tasks: dict[str, Task] = Field(description="The outcomes, by name.")
     score: Score = Field(default=Score(), description="How outputs become one score.")
     splits: Splits = Field(description="Cuts in time.")
@@ -232,7 +237,7 @@ class Config(Strict):
     @model_validator(mode="after")
     def _check(self) -> Config:
         _ = self.ranking
-        problems = [*_log_problems(self), *_run_problems(self)]
+        problems = [*_log_problems(self), *_run_problems(self), *privacy_problems(self)]
         if problems:
             raise SpecProblems(problems)
         return self
@@ -249,6 +254,21 @@ class Config(Strict):
             tasks=self.tasks,
             score=self.score,
         )
+
+    @property
+    def person(self) -> str:
+        """Column that identifies a person."""
+        person = self.privacy.person if self.privacy is not None else None
+        return person or self.user
+
+    @property
+    def pii_inputs(self) -> tuple[str, ...]:
+        """What a request may carry and a client must hash, in name order."""
+        hidden = pii_features(self)
+        inputs = {feature.name for feature in self.ranking.rank_inputs}
+        # Keys of a snapshot are looked up by hash, whether or not they are features.
+        inputs |= {n for n, c in self.columns.items() if c.availability == "request"}
+        return tuple(sorted(inputs & hidden))
 
     @property
     def model_name(self) -> str:

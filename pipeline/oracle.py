@@ -35,7 +35,8 @@ def measure_oracle(
     if not (logs_root / TRUTH_FILE).exists() or not predictions_path.exists():
         return None
     truth = pq.read_table(logs_root / TRUTH_FILE)
-    if not set(_KEYS) <= set(ranking.key_columns):
+    hidden = any(ranking.columns[key].pii for key in _KEYS if key in ranking.columns)
+    if hidden or not set(_KEYS) <= set(ranking.key_columns):
         return None
     rows = pq.read_table(predictions_path, filters=[("split", "=", "test")])
     joined = rows.join(

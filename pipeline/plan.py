@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from components.log_example_gen.fingerprint import fingerprint_logs
+from components.log_example_gen.pseudonyms import read_erasure
 from components.log_example_gen.source_files import num_shards_needed
-from components.log_example_gen.spec import DatasetSpec, Window
+from components.log_example_gen.spec import DatasetPrivacy, DatasetSpec, Window
 from components.log_example_gen.window import resolve_window
-from models.spec.errors import PolyrankError
+from models.spec.errors import ConfigError, PolyrankError
+from models.spec.privacy import PiiKey
 from pipeline.code_hash import code_hash, lock_hash, value_hash
 from pipeline.config import Config
 from pipeline.workdir import Workdir
@@ -49,6 +51,7 @@ class RunPlan:
         fingerprint: Hash of the contents of the logs.
         run_id: Deterministic id.
         baseline: What change gates compare with, if there is an earlier pushed window.
+        privacy: How people's data are hidden and who is left out, where a column is pii.
     """
 
     config: Config
@@ -57,11 +60,12 @@ class RunPlan:
     fingerprint: str
     run_id: str
     baseline: Baseline | None
+    privacy: DatasetPrivacy | None
 
     @property
     def dataset(self) -> DatasetSpec:
         """The specification of the examples."""
-        return _dataset(self.config, self.window)
+        return _dataset(self.config, self.window, self.privacy)
 
     @property
     def baseline_outputs(self) -> tuple[str, ...]:
@@ -79,6 +83,23 @@ class RunPlan:
             "lock_hash": lock_hash(),
             "data_hash": self.fingerprint,
             "window": self.window.model_dump(),
+            "privacy": self.privacy_record,
+        }
+
+    @property
+    def privacy_record(self) -> dict[str, Any] | None:
+        """What may be told about people's data: which columns, which key, how many erased."""
+        privacy = self.privacy
+        if privacy is None:
+            return None
+        erasure = privacy.erasure
+        return {
+            "columns": list(self.config.pii_inputs),
+            "key_env": privacy.key_env,
+            "hash_characters": privacy.hash_characters,
+            "key_fingerprint": privacy.key_fingerprint,
+            "person": privacy.person,
+            "erased": erasure and {"ids": erasure.count, "list_hash": erasure.digest},
         }
 
 
@@ -97,6 +118,7 @@ class UnplannedRun:
     run_id: str
     window: None = None
     baseline: None = None
+    privacy_record: None = None
 
 
 AnyRun = RunPlan | UnplannedRun
@@ -107,21 +129,59 @@ def config_hash(config: Config) -> str:
     return value_hash(config.model_dump(mode="json", exclude={"logs": {"root"}}))
 
 
-def make_dataset(config: Config, date: str | None) -> DatasetSpec:
+def dataset_privacy(config: Config, erase: Path | None = None) -> DatasetPrivacy | None:
+    """Says how a configuration's pii columns are hidden; None without one.
+
+    Args:
+        config: The configuration.
+        erase: List of people to leave out, one raw id a line.
+
+    Raises:
+        ConfigError: The key is missing or too short, or nothing says who a person is.
+        DataError: The list cannot be read.
+    """
+    privacy = config.privacy
+    if privacy is None:
+        if erase is not None:
+            raise ConfigError(
+                "--erase needs to know which column identifies a person",
+                constraint="`privacy` in the configuration, and `pii: true` on that column",
+                remedy=f"declare privacy: {{key_env: ...}} and columns.{config.user}.pii: true",
+            )
+        return None
+    if erase is not None and not config.columns[config.person].pii:
+        raise ConfigError(
+            f"--erase compares hashes of column {config.person!r}, which is not pii",
+            constraint="a pii column that identifies a person",
+            remedy=f"set columns.{config.person}.pii: true, or name another in privacy.person",
+        )
+    key = PiiKey.from_environment(privacy.key_env, privacy.hash_characters)
+    return DatasetPrivacy(
+        key_env=privacy.key_env,
+        hash_characters=privacy.hash_characters,
+        key_fingerprint=key.fingerprint,
+        person=config.person,
+        erasure=read_erasure(erase, key) if erase is not None else None,
+    )
+
+
+def make_dataset(config: Config, date: str | None, privacy: DatasetPrivacy | None) -> DatasetSpec:
     """Resolves the window and returns the specification of the examples.
 
     Args:
         config: The configuration.
         date: Last day (YYYY-MM-DD, UTC) to see, or None for all there is.
+        privacy: How people's data are hidden.
 
     Raises:
         DataError: The logs cannot be used.
     """
     root = Path(config.logs.root)
-    return _dataset(config, resolve_window(config.logs, config.splits, config.ranking, root, date))
+    window = resolve_window(config.logs, config.splits, config.ranking, root, date)
+    return _dataset(config, window, privacy)
 
 
-def _dataset(config: Config, window: Window) -> DatasetSpec:
+def _dataset(config: Config, window: Window, privacy: DatasetPrivacy | None) -> DatasetSpec:
     slices = dict.fromkeys(c for names in config.evaluation.slices for c in names)
     root = Path(config.logs.root)
     return DatasetSpec(
@@ -132,20 +192,26 @@ def _dataset(config: Config, window: Window) -> DatasetSpec:
         window=window,
         slice_columns=tuple(slices),
         num_shards=max(config.beam.num_shards, num_shards_needed(config.logs, root)),
+        privacy=privacy,
     )
 
 
-def make_plan(config: Config, workdir: Workdir, date: str | None) -> RunPlan:
+def make_plan(
+    config: Config, workdir: Workdir, date: str | None, erase: Path | None = None
+) -> RunPlan:
     """Resolves the window, fingerprints the logs and finds the baseline.
 
     Args:
         config: The configuration.
         workdir: Where the run will live.
         date: Last day (YYYY-MM-DD, UTC) that the run may see, or None for all there is.
+        erase: List of people to leave out, one raw id a line.
 
     Raises:
-        DataError: The logs cannot be used.
+        ConfigError: The key for people's data is missing.
+        DataError: The logs or the list cannot be used.
     """
+    privacy = dataset_privacy(config, erase)
     root = Path(config.logs.root)
     fingerprint = fingerprint_logs(config.logs, root)
     window = resolve_window(config.logs, config.splits, config.ranking, root, date)
@@ -156,6 +222,10 @@ def make_plan(config: Config, workdir: Workdir, date: str | None) -> RunPlan:
         "code": code_hash(*CODE),
         "data": fingerprint,
     }
+    if privacy is not None:
+        # Of the list its content counts, not where it lies.
+        erased = privacy.erasure and privacy.erasure.digest
+        identity["privacy"] = {"key": privacy.key_fingerprint, "erased": erased}
     return RunPlan(
         config=config,
         workdir=workdir,
@@ -163,6 +233,7 @@ def make_plan(config: Config, workdir: Workdir, date: str | None) -> RunPlan:
         fingerprint=fingerprint,
         run_id=f"{config.name}-{value_hash(identity)}",
         baseline=_find_baseline(config, workdir, window),
+        privacy=privacy,
     )
 
 

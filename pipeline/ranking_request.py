@@ -15,6 +15,9 @@ from rich.table import Table
 
 from models.spec.errors import ConfigError, DataError
 from models.spec.strict import DurationMs
+from serving.privacy import RequestPrivacy
+
+_PII_KEYS = ("columns", "key_env", "hash_characters", "key_fingerprint")
 
 if TYPE_CHECKING:
     from serving.credentials import Credentials
@@ -31,12 +34,26 @@ class RankingRequest:
         candidates: Candidate features, per item.
         id: Column that identifies candidates in the answer; their positions if None.
         weights: Fusion weights to override.
+        pii: Which features are people's data and how they are hashed, as `polyrank run` writes
+            it; with ``"hashed": true`` the values are hashes already.
     """
 
     context: dict[str, Any]
     candidates: list[dict[str, Any]]
     id: str | None = None
     weights: dict[str, float] = field(default_factory=dict)
+    pii: dict[str, Any] | None = None
+
+    @property
+    def privacy(self) -> RequestPrivacy | None:
+        """Hashes people's data before they are sent; None if there is nothing to hash.
+
+        Raises:
+            ConfigError: The key is missing or another one.
+        """
+        if self.pii is None or self.pii.get("hashed", False):
+            return None
+        return RequestPrivacy.from_record(self.pii)
 
 
 def read_request(path: Path) -> RankingRequest:
@@ -59,7 +76,7 @@ def read_request(path: Path) -> RankingRequest:
     except ValueError as error:
         raise DataError(f"{path} is not JSON", received=str(error)) from error
     shape = '{"context": {feature: value}, "candidates": [{feature: value}, ...]}'
-    optional = {"id", "weights"}
+    optional = {"id", "weights", "pii"}
     if not isinstance(request, dict) or set(request) - optional != {"context", "candidates"}:
         received = sorted(request) if isinstance(request, dict) else type(request).__name__
         raise DataError(f"{path} is not a request", constraint=shape, received=received)
@@ -72,6 +89,12 @@ def read_request(path: Path) -> RankingRequest:
         or not isinstance(request.get("weights", {}), dict)
     ):
         raise DataError(f"{path} is not a request", constraint=f"{shape} with a candidate or more")
+    pii = request.get("pii")
+    if pii is not None and not (isinstance(pii, dict) and set(_PII_KEYS) <= set(pii)):
+        raise DataError(
+            f"{path}: pii is not complete", constraint=f"a mapping with {', '.join(_PII_KEYS)}",
+            received=type(pii).__name__, remedy="copy it from the request.json of a run",
+        )  # fmt: skip
     return RankingRequest(**request)
 
 
@@ -154,6 +177,7 @@ def rank_file(
         timeout_seconds=timeout_seconds,
         credentials=credentials or Credentials(),
         features=features,
+        privacy=request.privacy,
     ) as client:
         ranking = client.rank(
             request.context,

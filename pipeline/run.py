@@ -27,6 +27,7 @@ def run(
     workdir: Workdir,
     *,
     date: str | None = None,
+    erase: Path | None = None,
     on_plan: Callable[[RunPlan], None] = lambda plan: None,
     on_change: Callable[[Any], None] = lambda result: None,
 ) -> tuple[dict[str, Any], bool]:
@@ -36,6 +37,7 @@ def run(
         config: The configuration.
         workdir: Where runs, metadata and models live.
         date: Last day (YYYY-MM-DD, UTC) that the run may see; all there is if None.
+        erase: List of people to leave out, one raw id a line.
         on_plan: Called once the run is determined, unless there is nothing to do.
         on_change: Called with a node's result whenever its state changes.
 
@@ -44,10 +46,11 @@ def run(
         before (nothing was done).
 
     Raises:
-        ConfigError: Another run holds the work directory, or `date` is not a date.
+        ConfigError: Another run holds the work directory, `date` is not a date, or the key for
+            people's data is missing.
     """
     try:
-        plan = make_plan(config, workdir, date)
+        plan = make_plan(config, workdir, date, erase)
     except DataError as fault:
         attempt = unplanned(config, workdir, date, fault)
         with _log_file(workdir.run(attempt.run_id)):
@@ -112,7 +115,10 @@ def _finish(plan: AnyRun, results: dict[str, Any], summary: dict[str, Any]) -> N
     if isinstance(plan, RunPlan) and summary["state"] == "succeeded":
         examples = results["LogExampleGen"].outputs["examples"][0]
         write_sample_request(
-            Path(examples, "Split-test"), plan.config.ranking, folder / "request.json"
+            Path(examples, "Split-test"),
+            plan.config.ranking,
+            plan.privacy_record,
+            folder / "request.json",
         )
         record = {
             "run_id": plan.run_id,

@@ -67,6 +67,19 @@ def _value(example: Any, name: str, length: int | None) -> Any:
     return values
 
 
-def write_sample_request(examples_folder: Path, ranking: RankingSpec, target: Path) -> None:
-    """Writes the request as a file for `polyrank rank --request`."""
-    target.write_text(json.dumps(sample_request(examples_folder, ranking), indent=1))
+def write_sample_request(
+    examples_folder: Path, ranking: RankingSpec, privacy: dict[str, Any] | None, target: Path
+) -> None:
+    """Writes the request as a file for `polyrank rank --request`.
+
+    Args:
+        examples_folder: Examples of the test split.
+        ranking: What is ranked.
+        privacy: `RunPlan.privacy_record`; with it the file says that its values are hashes.
+        target: The file.
+    """
+    request = sample_request(examples_folder, ranking)
+    if privacy is not None:
+        keys = ("columns", "key_env", "hash_characters", "key_fingerprint")
+        request["pii"] = {key: privacy[key] for key in keys} | {"hashed": True}
+    target.write_text(json.dumps(request, indent=1))

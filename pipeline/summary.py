@@ -56,6 +56,7 @@ def build_summary(
         "state": state,
         "error": error,
         "window": _window(plan.window),
+        "privacy": plan.privacy_record,
         "warnings": [
             text for verdict in verdicts(results) for text in verdict.details.get("warnings", [])
         ],

@@ -20,7 +20,7 @@ from models.spec.errors import DataError
 from models.spec.feature import HashEncoding, QuantileEncoding, VocabularyEncoding
 from models.spec.ranking import IMPRESSIONS
 from pipeline.config import Config
-from pipeline.plan import make_dataset
+from pipeline.plan import dataset_privacy, make_dataset
 
 _WHOLE_BYTES = 400_000_000
 """Logs up to this size are read whole (seconds); of larger ones times and columns are checked."""
@@ -39,9 +39,11 @@ def check_logs(config: Config) -> Iterator[str]:
         Lines for people: rows and dead letters, days covered, label rates, embedding tables.
 
     Raises:
+        ConfigError: The key for people's data is missing.
         DataError: Files or columns are missing, types or time units are wrong, too many rows are
             dead, or a split is empty.
     """
+    privacy = dataset_privacy(config)
     root = Path(config.logs.root)
     sources: dict[str, Source] = {IMPRESSIONS: config.logs.impressions, **config.logs.streams}
     num_bytes = sum(
@@ -55,10 +57,12 @@ def check_logs(config: Config) -> Iterator[str]:
             f"            larger than {_WHOLE_BYTES / 1e6:.0f} MB: times are checked, label rates "
             "and tables are not"
         )
+        private = config.logs.private_streams(config.ranking)
         for name, source in sources.items():
-            yield _coverage(name, np.asarray(scan_times(root, source, stream_name=name)))
+            times = scan_times(root, source, stream_name=name, withheld=name in private)
+            yield _coverage(name, np.asarray(times))
         return
-    dataset = make_dataset(config, date=None)
+    dataset = make_dataset(config, date=None, privacy=privacy)
     logs = read_logs(dataset)
     yield from _streams(config, logs)
     built = build_examples(dataset, logs)

@@ -28,6 +28,7 @@ from serving.errors import (
     from_status,
 )
 from serving.inputs import check_batch, encode_inputs
+from serving.privacy import RequestPrivacy
 from serving.ranking import Ranking, encode_rank, rank_outputs, read_slate
 from serving.retry import Budget, RetryPolicy
 from serving.signatures import ModelMetadata, SignatureSpec
@@ -106,6 +107,8 @@ class ClientSettings:
         max_message_bytes: Largest request and response.
         credentials: TLS and token.
         features: Completes requests with as-of features; None if requests carry them.
+        privacy: Hashes people's data of `rank` and `predict` before they are sent; without it
+            callers send hashes themselves.
 
     Raises:
         InvalidRequestError: Both `version` and `label` are given, a limit is not positive, or a
@@ -121,6 +124,7 @@ class ClientSettings:
     max_message_bytes: int = 64 << 20
     credentials: Credentials = field(default_factory=Credentials)
     features: SnapshotFeatures | None = None
+    privacy: RequestPrivacy | None = None
 
     def __post_init__(self) -> None:
         if self.version is not None and self.label is not None:
@@ -151,6 +155,7 @@ class ClientOptions(TypedDict, total=False):
     max_message_bytes: int
     credentials: Credentials
     features: SnapshotFeatures | None
+    privacy: RequestPrivacy | None
 
 
 class Conversation:
@@ -177,7 +182,7 @@ class Conversation:
         self, inputs: Any, signature: str, outputs: Sequence[str] | None
     ) -> Steps[dict[str, tensors.Array]]:
         """Asks for the outputs of a signature; see `RankingClient.predict`."""
-        columns = as_columns(inputs)
+        columns = self._hidden(as_columns(inputs))
         features = self.features if signature == PREDICT else None
 
         def encode(spec: SignatureSpec) -> Inputs:
@@ -206,10 +211,12 @@ class Conversation:
                 received=top_k,
                 remedy="leave it out for all candidates",
             )
-        once = as_columns(context)
+        once = self._hidden(as_columns(context))
         slate = read_slate(candidates, id_key)
         features = self.features
         filled: FilledFeatures | None = None
+        # Ids are returned as the caller wrote them.
+        hidden = replace(slate, columns=self._hidden(slate.columns))
 
         def encode(spec: SignatureSpec) -> Inputs:
             if SCORE_OUTPUT not in spec.outputs:
@@ -220,10 +227,10 @@ class Conversation:
                     remedy="use predict() and order by an output of your own",
                 )
             if features is None:
-                return encode_rank(once, slate, id_key, weights or {}, spec)
+                return encode_rank(once, hidden, id_key, weights or {}, spec)
             nonlocal filled
-            context, columns, filled = features.fill_slate(once, slate.columns, spec.inputs)
-            complete = replace(slate, columns=columns)
+            context, columns, filled = features.fill_slate(once, hidden.columns, spec.inputs)
+            complete = replace(hidden, columns=columns)
             return encode_rank(context, complete, id_key, weights or {}, spec)
 
         answered, version = yield from self._ask(RANK, encode, None)
@@ -270,6 +277,10 @@ class Conversation:
                 )
             yield Pause(poll_seconds)
             poll_seconds = min(2 * poll_seconds, _LONGEST_POLL_SECONDS)
+
+    def _hidden(self, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+        privacy = self._settings.privacy
+        return columns if privacy is None else privacy.hidden(columns)
 
     def _ask(
         self,

@@ -16,8 +16,10 @@ FILE_NAME = "accounts.json"
 SPLITS = ("train", "validation", "test")
 
 _MAX_DAYS_NAMED = 5
-_NOT_YET = "after_cutoff"
-"""Reason of rows that exist only after the time at which the run looks at the world."""
+
+_NOT_LOST = ("after_cutoff", "erased")
+"""Reasons of rows that are left out on purpose: those that exist only after the time at which the
+run looks at the world, and those of people on the erasure list."""
 
 
 def read_accounts(directory: str) -> dict[str, Any]:
@@ -67,12 +69,13 @@ def sum_reasons(accounts: Mapping[str, Any]) -> list[str]:
 def dead_letter_reasons(accounts: Mapping[str, Any], limits: Limits) -> list[str]:
     """Refuses a stream that lost too many rows, naming what they mostly died of.
 
-    Rows after the cut-off are not lost: a run for an earlier date must not see them.
+    Rows after the cut-off are not lost, a run for an earlier date must not see them; nor are those
+    of people who were erased.
     """
     reasons = []
     for name, rows in sorted(accounts["rows"].items()):
-        dead = {r: n for r, n in rows["dead"].items() if r != _NOT_YET}
-        total = rows["read"] - rows["dead"].get(_NOT_YET, 0)
+        dead = {r: n for r, n in rows["dead"].items() if r not in _NOT_LOST}
+        total = rows["read"] - sum(rows["dead"].get(r, 0) for r in _NOT_LOST)
         num_dead = sum(dead.values())
         if num_dead <= limits.max_dead_rate * total:
             continue

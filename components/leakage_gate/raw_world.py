@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import duckdb
 import pyarrow as pa
 
+from components.log_example_gen.pseudonyms import Pseudonyms
 from components.log_example_gen.reader import Limits, read_source
 from components.log_example_gen.row_names import EVENT_TIMESTAMP
 from components.log_example_gen.spec import DatasetSpec, StreamColumn
@@ -54,6 +55,7 @@ class RawWorld:
         """Reads the logs and prepares the tables."""
         self.dataset = dataset
         self.ranking = dataset.ranking
+        self._pseudonyms = Pseudonyms.of(dataset.privacy) if dataset.privacy else None
         self.connection = duckdb.connect(config={"enable_external_access": "false"})
         self.connection.execute("SET timezone = 'UTC'")
         self._make_impressions()
@@ -95,6 +97,7 @@ class RawWorld:
             stream_name=IMPRESSIONS,
             required=tuple(name for name in required if name in columns),
             limits=Limits.of(logs),
+            pseudonyms=self._pseudonyms,
         )
         self.add("raw__impressions", read.table)
         key = list_of(logs.impressions.key)
@@ -122,13 +125,12 @@ class RawWorld:
     def _logged_columns(self) -> dict[str, StreamColumn]:
         """Columns that the impressions' log itself carries."""
         columns = {
-            name: StreamColumn(type=column.type, source=column.source)
+            name: StreamColumn(type=column.type, source=column.source, pii=column.pii)
             for name, column in self.ranking.columns.items()
             if column.join is None and column.expression is None
         }
         for feature in (f for f in self.ranking.features if self._is_logged(f)):
-            is_text = self.ranking.ingredient(feature).dtype == "string"
-            columns[feature] = StreamColumn(type="list[string]" if is_text else "float")
+            columns[feature] = self.dataset.logged_feature(feature)
         return columns
 
     def _is_logged(self, feature: str) -> bool:
@@ -169,6 +171,7 @@ class RawWorld:
             stream_name=stream,
             required=source.on,
             limits=Limits.of(logs),
+            pseudonyms=self._pseudonyms,
         )
         self.add("raw__events", read.table)
         self.connection.execute(

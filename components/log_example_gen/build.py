@@ -55,6 +55,7 @@ def read_logs(spec: DatasetSpec) -> dict[str, ReadResult]:
             stream_name=name,
             required=wanted.required,
             limits=wanted.limits,
+            pseudonyms=wanted.pseudonyms,
         )
         for name, wanted in Plan(spec).sources.items()
     }

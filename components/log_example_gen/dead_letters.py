@@ -11,6 +11,7 @@ from components.log_example_gen.row_names import SOURCE_FILE, SOURCE_ROW
 Reason = Literal[
     "malformed",
     "oversized",
+    "erased",
     "bad_timestamp",
     "empty",
     "repeated",
@@ -23,8 +24,9 @@ Reason = Literal[
 """Why a row is dead.
 
 malformed: a null key, text where a number belongs, invalid UTF-8, lists of unequal length, a line
-that does not parse. oversized: a string over `max_string_bytes`. bad_timestamp: no time, or one
-outside `min_time` and `max_time`. empty: a row to explode whose lists have no element. repeated: a
+that does not parse. oversized: a string over `max_string_bytes`. erased: a row of a person whom
+the run's erasure list names; nothing of it is kept. bad_timestamp: no time, or one outside
+`min_time` and `max_time`. empty: a row to explode whose lists have no element. repeated: a
 candidate that its slate holds already, equal in every column; the first one is kept.
 conflicting_key: an impression with the key of another one but other contents. orphan: an event
 whose keys no impression has. before_impression: an event before the first impression with its

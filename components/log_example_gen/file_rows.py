@@ -16,10 +16,11 @@ from components.log_example_gen.row_names import SOURCE_FILE, SOURCE_ROW
 from components.log_example_gen.row_source import RowSource
 from components.log_example_gen.source_files import LogFile
 from components.log_example_gen.values import convert, parse_lists, time_ms
-from models.spec.errors import DataError, nearest
+from models.spec.errors import DataError, PolyrankError, nearest
 from models.spec.ranking import IMPRESSIONS
 
 _UNDECODABLE = "row__undecodable"
+_PLACE = (SOURCE_FILE, SOURCE_ROW)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def read_parts(file: LogFile, index: int, wanted: RowSource) -> Iterator[FileRow
     """Reads one file into canonical rows and dead letters, in parts that fit into memory.
 
     Parquet comes in batches of rows; CSV and JSON Lines files are read whole. A row with several
-    faults gets the first of malformed, oversized, bad_timestamp.
+    faults gets the first of erased, malformed, oversized, bad_timestamp. People's data leave this
+    function as keyed hashes, in rows, dead letters and errors alike.
 
     Args:
         file: The file.
@@ -60,16 +62,32 @@ def read_parts(file: LogFile, index: int, wanted: RowSource) -> Iterator[FileRow
     Raises:
         DataError: The file is damaged, lacks a column, or a column's type does not fit.
     """
-    for raw in _read_raw(file, wanted):
-        try:
-            yield _rows(raw, index, wanted)
-        except DataError as error:
-            raise DataError(
-                f"file {file.name!r} of {wanted.stream_name!r}: {error.what}",
-                constraint=error.constraint,
-                received=error.received,
-                remedy=error.remedy,
-            ) from error
+    try:
+        for raw in _read_raw(file, wanted):
+            yield _named_rows(raw, file, index, wanted)
+    except PolyrankError:
+        raise
+    except Exception as error:
+        if not wanted.is_private:
+            raise
+        # A library's message may quote the row it failed on, and messages are logged.
+        raise DataError(
+            f"file {file.name!r} of {wanted.stream_name!r} cannot be read",
+            received=f"{type(error).__name__}; its text is withheld, the log holds people's data",
+            remedy="look into the file",
+        ) from None
+
+
+def _named_rows(raw: RawRows, file: LogFile, index: int, wanted: RowSource) -> FileRows:
+    try:
+        return _rows(raw, index, wanted)
+    except DataError as error:
+        raise DataError(
+            f"file {file.name!r} of {wanted.stream_name!r}: {error.what}",
+            constraint=error.constraint,
+            received=error.received,
+            remedy=error.remedy,
+        ) from error
 
 
 def missing_columns(where: str, missing: frozenset[str], present: set[str]) -> DataError:
@@ -120,6 +138,7 @@ def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:
     values: list[pl.Series] = []
     malformed = frame[_UNDECODABLE]
     misfits: dict[str, int] = {}
+    hidden = wanted.hidden()
     for name, source_name in wanted.names.items():
         converted = convert(frame[source_name], wanted.columns[name].type, unit)
         values.append(converted.values.alias(name))
@@ -130,9 +149,15 @@ def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:
             misfits[name] = int(misfit.sum())
         malformed = malformed | misfit
     rows = pl.DataFrame([times, *values, frame[SOURCE_ROW], frame[SOURCE_FILE]])
-    faults: dict[Reason, pl.Series] = {
+    oversized = _oversized(rows, wanted.limits.max_string_bytes)
+    faults: dict[Reason, pl.Series] = {}
+    if hidden is not None:
+        pii = [name for name, column in wanted.columns.items() if column.pii]
+        rows = rows.with_columns(hidden.hashed(rows[name]) for name in pii)
+        faults["erased"] = hidden.is_erased(rows)
+    faults |= {
         "malformed": malformed,
-        "oversized": _oversized(rows, wanted.limits.max_string_bytes),
+        "oversized": oversized,
         "bad_timestamp": ~wanted.limits.is_valid_time(times),
     }
     reason = (
@@ -141,11 +166,10 @@ def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:
         .to_series()
     )
     is_dead = reason.is_not_null()
-    shown = list(wanted.wanted)
-    dead = [_unreadable(raw, wanted.stream_name).with_columns(number)]
+    dead = [_unreadable(raw, wanted).with_columns(number)]
     for why, part in [(reason.filter(is_dead), frame.filter(is_dead)), *refused]:
-        part = part.with_columns(number)
-        dead.append(dead_letters(part, why, stream_name=wanted.stream_name, shown=shown))
+        part = part.select(SOURCE_ROW, *wanted.wanted).with_columns(number)
+        dead.append(_refused(part, why, wanted))
     kept = rows.filter(~is_dead)
     if wanted.source.explode and wanted.stream_name == IMPRESSIONS:
         # Two equal elements of one slate are a fault of the slate. Equal rows of different slates
@@ -154,7 +178,8 @@ def _rows(raw: RawRows, index: int, wanted: RowSource) -> FileRows:
         alive = rows.with_columns(lists).filter(~is_dead)
         is_new = alive.select(pl.struct(pl.all()).is_first_distinct()).to_series()
         again = frame.filter(~is_dead).filter(~is_new)
-        dead.append(dead_letters(again, "repeated", stream_name=wanted.stream_name, shown=shown))
+        again = again.select(*_PLACE, *wanted.wanted)
+        dead.append(_refused(again, "repeated", wanted))
         kept = kept.filter(is_new)
     letters = pl.concat(dead)
     return FileRows(
@@ -203,14 +228,28 @@ def _exploded(
     return frame.filter(~(impossible | empty)).explode(lists), refused
 
 
-def _unreadable(raw: RawRows, stream_name: str) -> pl.DataFrame:
+def _refused(rows: pl.DataFrame, reason: Reason | pl.Series, wanted: RowSource) -> pl.DataFrame:
+    """Makes dead letters of source columns; of people's data they show hashes or nothing."""
+    hidden = wanted.hidden()
+    if hidden is not None:
+        rows = hidden.withheld(rows)
+    letters = dead_letters(rows, reason, stream_name=wanted.stream_name, shown=list(wanted.wanted))
+    is_erased = pl.col("reason") == "erased"
+    return letters.with_columns(
+        pl.when(is_erased).then(pl.lit("{}")).otherwise(pl.col("raw")).alias("raw")
+    )
+
+
+def _unreadable(raw: RawRows, wanted: RowSource) -> pl.DataFrame:
     if raw.unreadable.number.is_empty():
         return no_dead_letters()
     rows = pl.DataFrame({SOURCE_ROW: raw.unreadable.number}).with_columns(
         pl.lit(0, pl.Int32).alias(SOURCE_FILE)
     )
-    letters = dead_letters(rows, "malformed", stream_name=stream_name, shown=[])
-    return letters.with_columns(cut_text(raw.unreadable.raw).alias("raw"))
+    letters = dead_letters(rows, "malformed", stream_name=wanted.stream_name, shown=[])
+    hidden = wanted.hidden()
+    text = cut_text(raw.unreadable.raw)
+    return letters.with_columns((text if hidden is None else hidden.hashed(text)).alias("raw"))
 
 
 def _oversized(rows: pl.DataFrame, max_bytes: int) -> pl.Series:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from components.log_example_gen.expressions import Expression, in_order
+from components.log_example_gen.pseudonyms import Pseudonyms
 from components.log_example_gen.row_names import own_column, time_column
 from components.log_example_gen.row_source import Limits, RowSource
 from components.log_example_gen.spec import DatasetSpec, StreamColumn
@@ -86,7 +87,8 @@ class Plan:
     def sources(self) -> dict[str, RowSource]:
         """What to read of each log, by stream name."""
         limits = Limits.of(self.spec.logs)
-        logs = self.spec.logs
+        logs, privacy = self.spec.logs, self.spec.privacy
+        pseudonyms = Pseudonyms.of(privacy) if privacy is not None else None
         sources = {
             IMPRESSIONS: RowSource(
                 IMPRESSIONS,
@@ -94,23 +96,23 @@ class Plan:
                 self._log_columns,
                 tuple(name for name in self.required if name in self._log_columns),
                 limits,
+                pseudonyms,
             )
         }
         for name, stream in sorted(logs.streams.items()):
-            sources[name] = RowSource(name, stream, stream.columns, stream.on, limits)
+            sources[name] = RowSource(name, stream, stream.columns, stream.on, limits, pseudonyms)
         return sources
 
     @cached_property
     def _log_columns(self) -> dict[str, StreamColumn]:
         columns = {
-            name: StreamColumn(type=column.type, source=column.source)
+            name: StreamColumn(type=column.type, source=column.source, pii=column.pii)
             for name, column in self.ranking.columns.items()
             if column.join is None and column.expression is None
         }
         for name, feature in self.ranking.features.items():
             if feature.source == "logged":
-                is_list = feature.as_of is not None and feature.as_of.aggregate == "last_values"
-                columns[name] = StreamColumn(type="list[string]" if is_list else "float")
+                columns[name] = self.spec.logged_feature(name)
         return columns
 
     @cached_property

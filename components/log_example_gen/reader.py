@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.log_example_gen.file_rows import missing_columns, read_parts, source_times
+from components.log_example_gen.pseudonyms import Pseudonyms
 from components.log_example_gen.row_names import SOURCE_FILE, SOURCE_ROW
 from components.log_example_gen.row_source import Limits, RowSource
 from components.log_example_gen.source_files import LogFile, list_files
@@ -60,6 +61,7 @@ def read_source(
     stream_name: str,
     required: tuple[str, ...] = (),
     limits: Limits | None = None,
+    pseudonyms: Pseudonyms | None = None,
 ) -> ReadResult:
     """Reads a log whole.
 
@@ -72,12 +74,13 @@ def read_source(
         stream_name: `impressions` or the stream's name.
         required: Declared names that must not be null: keys.
         limits: What a row may hold; the defaults of `Logs` if None.
+        pseudonyms: Hides people's data; needed where a column is that.
 
     Raises:
         DataError: No file matches; a file is damaged, lacks a column or has another type; a
             JSON Lines log has a column in none of its files.
     """
-    wanted = RowSource(stream_name, source, columns, required, limits or Limits())
+    wanted = RowSource(stream_name, source, columns, required, limits or Limits(), pseudonyms)
     files = list_files(root, source, stream_name=stream_name)
     parts = [part for i, file in enumerate(files) for part in read_parts(file, i, wanted)]
     check_absent(wanted, [(part.num_read, part.absent, part.present) for part in parts])
@@ -92,7 +95,12 @@ def read_source(
 
 
 def scan_times(
-    root: Path, source: Source, *, stream_name: str, limits: Limits | None = None
+    root: Path,
+    source: Source,
+    *,
+    stream_name: str,
+    limits: Limits | None = None,
+    withheld: bool = False,
 ) -> NDArray[np.int64]:
     """Reads the times of a log, and nothing else that its format can leave out.
 
@@ -101,6 +109,7 @@ def scan_times(
         source: Files, format, time column, lists to explode.
         stream_name: `impressions` or the stream's name.
         limits: Valid times.
+        withheld: The log holds people's data: errors must not quote it.
 
     Returns:
         Valid times after exploding, ascending, in milliseconds since 1970 UTC, [rows].
@@ -109,7 +118,7 @@ def scan_times(
         DataError: The log cannot be read, or it has rows but no valid time: the remedy says
             which unit would make them valid.
     """
-    wanted = RowSource(stream_name, source, {}, (), limits or Limits())
+    wanted = RowSource(stream_name, source, {}, (), limits or Limits(), withheld=withheld)
     files = list_files(root, source, stream_name=stream_name)
     times: list[pl.Series] = []
     found: list[tuple[int, frozenset[str], tuple[str, ...]]] = []
@@ -165,10 +174,16 @@ def no_valid_time(wanted: RowSource, file: LogFile) -> DataError:
         if unit != source.time_unit and is_valid.any():
             remedy = f"set `time_unit: {unit}` on the source: they look like that"
             break
+    if len(values) == 0:
+        received = "nothing"
+    elif wanted.is_private:
+        received = f"values of {file.name}, withheld because the log holds people's data"
+    else:
+        received = f"for example {values[0]!r} in {file.name}"
     return DataError(
         f"no row of {wanted.stream_name!r} has a valid time in column {column!r}",
         constraint=f"times in {wanted.limits.span}, integers in {source.time_unit}",
-        received=f"for example {values[0]!r} in {file.name}" if len(values) else "nothing",
+        received=received,
         remedy=remedy,
     )
 

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import polars as pl
 
+from components.log_example_gen.pseudonyms import Pseudonyms
 from components.log_example_gen.row_names import time_column
 from components.log_example_gen.spec import Logs, Source, StreamColumn
 from models.spec.errors import ConfigError
@@ -67,6 +68,8 @@ class RowSource:
         columns: Wanted columns by declared name.
         required: Declared names that must not be null in any row: keys.
         limits: What a row may hold.
+        pseudonyms: Hides people's data; needed where a column is that.
+        withheld: The log holds people's data although `columns` has none.
     """
 
     stream_name: str
@@ -74,6 +77,8 @@ class RowSource:
     columns: Mapping[str, StreamColumn]
     required: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    pseudonyms: Pseudonyms | None = None
+    withheld: bool = False
 
     @property
     def time(self) -> str:
@@ -91,6 +96,23 @@ class RowSource:
         return tuple(
             dict.fromkeys([self.source.timestamp, *self.source.explode, *self.names.values()])
         )
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the log holds people's data: no message may then quote a row."""
+        return self.withheld or any(column.pii for column in self.columns.values())
+
+    def hidden(self) -> Pseudonyms | None:
+        """What hides the columns, if one of them is people's data.
+
+        Raises:
+            AssertionError: One is, and nothing was given to hide it.
+        """
+        if not any(column.pii for column in self.columns.values()):
+            return None
+        if self.pseudonyms is None:
+            raise AssertionError(f"{self.stream_name} has pii columns, and nothing hides them")
+        return self.pseudonyms
 
 
 def _parse_time_ms(key: str, text: str) -> int:

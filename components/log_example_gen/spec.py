@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from models.spec.column import ColumnType
-from models.spec.ranking import RankingSpec
+from models.spec.ranking import IMPRESSIONS, RankingSpec
 from models.spec.strict import DurationMs, Names, Strict
 
 TimeUnit = Literal["ms", "s", "us"]
@@ -21,6 +21,10 @@ class StreamColumn(Strict):
     type: ColumnType = Field(description="Value type.")
     source: str | None = Field(
         default=None, description="The log's own name for it; the column's name if absent."
+    )
+    pii: bool = Field(
+        default=False,
+        description="People's data: keyed hashes take the place of the values, as in `columns`.",
     )
 
 
@@ -94,6 +98,13 @@ class Logs(Strict):
         default="2100-01-01", description="Rows with a time at or after this are dead letters."
     )
 
+    def private_streams(self, ranking: RankingSpec) -> frozenset[str]:
+        """Names of the logs, `impressions` among them, that hold people's data."""
+        private = {n for n, s in self.streams.items() if any(c.pii for c in s.columns.values())}
+        if any(column.pii for column in ranking.columns.values()):
+            private.add(IMPRESSIONS)
+        return frozenset(private)
+
 
 class Splits(Strict):
     """Cuts in time. Train comes first, then validation, then test."""
@@ -130,6 +141,25 @@ class Window(Strict):
     cutoff: int
 
 
+class Erasure(Strict):
+    """Which people a run leaves out: where their raw ids lie, never the ids."""
+
+    path: str
+    count: int
+    digest: str
+
+
+class DatasetPrivacy(Strict):
+    """How the people's data of a dataset are hidden; the key itself is in the environment."""
+
+    key_env: str
+    hash_characters: int
+    key_fingerprint: str
+    person: str
+    """Column that identifies a person, in the impressions and in every stream that carries it."""
+    erasure: Erasure | None = None
+
+
 class DatasetSpec(Strict):
     """Everything that determines the examples; serialised into the LogExampleGen node."""
 
@@ -142,3 +172,16 @@ class DatasetSpec(Strict):
     """Columns carried into the examples as bytes, for slicing metrics."""
     num_shards: int
     """Number of keyed shards of the joins; one output file per split and shard."""
+    privacy: DatasetPrivacy | None = None
+    """Set where a column is people's data."""
+
+    def logged_feature(self, name: str) -> StreamColumn:
+        """The column of the impressions' log that carries a feature with `source: logged`."""
+        as_of = self.ranking.features[name].as_of
+        if as_of is None or as_of.aggregate != "last_values":
+            return StreamColumn(type="float")
+        stream = self.logs.streams.get(as_of.events)
+        own = {} if stream is None else stream.columns
+        value = as_of.value or ""
+        column = own.get(value) or self.ranking.columns.get(value)
+        return StreamColumn(type="list[string]", pii=column is not None and column.pii)

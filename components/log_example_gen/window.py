@@ -40,7 +40,14 @@ def resolve_window(
         DataError: A log cannot be read, or a window would be empty.
     """
     limits = Limits.of(logs)
-    times = scan_times(root, logs.impressions, stream_name=IMPRESSIONS, limits=limits)
+    withheld = logs.private_streams(ranking)
+    times = scan_times(
+        root,
+        logs.impressions,
+        stream_name=IMPRESSIONS,
+        limits=limits,
+        withheld=IMPRESSIONS in withheld,
+    )
     if len(times) == 0:
         raise DataError(
             "the impressions have no row",
@@ -51,7 +58,14 @@ def resolve_window(
     if date is None:
         joined = sorted({c.join.stream for c in ranking.columns.values() if c.join is not None})
         scanned = (
-            scan_times(root, logs.streams[name], stream_name=name, limits=limits) for name in joined
+            scan_times(
+                root,
+                logs.streams[name],
+                stream_name=name,
+                limits=limits,
+                withheld=name in withheld,
+            )
+            for name in joined
         )
         cutoff = max(int(found[-1]) for found in [times, *scanned] if len(found)) + 1
     else:

@@ -94,6 +94,11 @@ class Column(Strict):
     max_length: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Sequences longer than this keep their first values."
     )
+    pii: bool = Field(
+        default=False,
+        description="People's data: keyed hashes (see Privacy) take the place of the values before "
+        "anything is written. Type string or list[string]; integer ids are read as text.",
+    )
     suspicion_waived: bool = Field(
         default=False,
         description="Lets a request column pass the leakage gate although it alone predicts a "

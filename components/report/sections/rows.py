@@ -25,6 +25,13 @@ def section(inputs: ReportInputs) -> Section:
             blocks.append(_wrong(f"Rows of {', '.join(wrong)}"))
     else:
         blocks.append(Notice(f"No row accounts: {inputs.why_absent()}."))
+    if (erased := (inputs.summary.get("privacy") or {}).get("erased")) is not None:
+        blocks.append(
+            Notice(
+                f"An erasure list named {count(erased['ids'])} people (hash "
+                f"{erased['list_hash']}); their rows are dead with the reason erased."
+            )
+        )
     if examples:
         blocks.append(_example_table(examples))
         if not examples_add_up(examples):
