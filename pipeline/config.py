@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from components.log_example_gen.spec import Logs, Splits
+from models.spec.anomaly import AnomalyKind
 from models.spec.balancer import BalancerConfig, Fixed
 from models.spec.column import Column
 from models.spec.errors import unknown
@@ -61,6 +62,39 @@ class DataChecks(Strict):
         default=0.3,
         description="Refuse when a request feature's distribution moved more than this against "
         "the previous window (L-infinity for strings, Jensen-Shannon for numbers).",
+    )
+    max_new_category: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.01,
+        description="Refuse when a value of a string feature that the previous window did not have "
+        "takes more than this share of the values. Users, items, slates and other keys are exempt.",
+    )
+    max_unit_ratio: Annotated[float, Field(gt=1)] = Field(
+        default=10.0,
+        description="Refuse when the median and the standard deviation of a number are this many "
+        "times larger or smaller than in the previous window: another unit.",
+    )
+    max_join_drop: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1,
+        description="Refuse when the share of a stream's events that belong to an impression fell "
+        "by more than this, in the days since the previous window.",
+    )
+    max_clock_drift: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1,
+        description="Refuse when a log's hours of day fit the previous window's better by more "
+        "than this after turning them (total variation), or when the delays of its events moved "
+        "more than this (Kolmogorov-Smirnov).",
+    )
+    max_volume_drop: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.5,
+        description="Refuse when a day since the previous window has fewer rows of a log than the "
+        "median day before, by more than this share.",
+    )
+    waived: dict[str, Annotated[tuple[AnomalyKind, ...], AsTuple]] = Field(
+        default={},
+        description="Changes against the previous window that are reported and pass: by name of a "
+        "column, feature, task or log the kinds `vanished`, `new_category`, `unit_change`, "
+        "`distribution`, `label_rate`, `broken_join`, `clock_shift`, `volume_drop`. Say why in a "
+        "comment.",
     )
     max_single_feature_auc: Annotated[float, Field(gt=0.5, le=1)] = Field(
         default=0.95,
@@ -399,6 +433,10 @@ def _run_problems(config: Config) -> list[Problem]:
             Problem(("candidates", name, "model"), message)
             for message in candidate.model.task_problems(trained)
         ]
+    named = {*config.columns, *config.features, *config.tasks, *config.logs.streams, IMPRESSIONS}
+    for name in config.data_checks.waived:
+        if name not in named:
+            problems.append(Problem(("data_checks", "waived", name), unknown("name", name, named)))
     outputs = {o.name: o for o in config.ranking.outputs}
     for key in config.objective:
         output, _, _ = key.partition(".")

@@ -11,6 +11,7 @@ from tfx.dsl.components.common.importer import Importer
 from tfx.orchestration import metadata
 from tfx.types import standard_artifacts
 
+from components.artifacts import LogAccounts
 from components.champion.component import champion_class
 from components.data_gate.component import DataGate
 from components.lag_study.component import lag_study_class
@@ -73,7 +74,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
     statistics = add(tfx.components.StatisticsGen(examples=examples, schema=schema)).outputs[
         "statistics"
     ]
-    baseline_model = baseline_statistics = None
+    baseline_model = baseline_statistics = baseline_accounts = None
     if plan.baseline is not None:
         baseline_model = add(_baseline("model", plan.baseline.model_uri, standard_artifacts.Model))
         baseline_statistics = add(
@@ -81,6 +82,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
                 "statistics", plan.baseline.statistics_uri, standard_artifacts.ExampleStatistics
             )
         )
+        baseline_accounts = add(_baseline("accounts", plan.baseline.accounts_uri, LogAccounts))
     checks = config.data_checks.model_dump() | {
         "min_rows": config.evaluation.min_rows,
         "min_positives": config.evaluation.min_positives,
@@ -91,9 +93,10 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             schema=schema,
             accounts=accounts,
             previous_statistics=baseline_statistics and baseline_statistics.outputs["result"],
+            previous_accounts=baseline_accounts and baseline_accounts.outputs["result"],
             ranking_json=ranking_json,
             checks_json=json.dumps(checks),
-            code_hash=own_code("components/data_gate"),
+            code_hash=own_code("components/data_gate", "components/log_example_gen/traffic.py"),
         )
     )
     data_leakage_gate = add(

@@ -32,12 +32,14 @@ class Baseline:
         model_uri: Its Trainer's Model artifact.
         statistics_uri: The statistics of that run's examples.
         outputs: Kind of task by output; a config that changed since may have others.
+        accounts_uri: What became of its rows.
     """
 
     run_id: str
     model_uri: str
     statistics_uri: str
     outputs: Mapping[str, str]
+    accounts_uri: str
 
 
 @dataclass(frozen=True)
@@ -271,4 +273,5 @@ def _find_baseline(config: Config, workdir: Workdir, window: Window) -> Baseline
         model_uri=record["model_uri"],
         statistics_uri=record["statistics_uri"],
         outputs=record["outputs"],
+        accounts_uri=record["accounts_uri"],
     )

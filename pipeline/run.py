@@ -128,6 +128,7 @@ def _finish(plan: AnyRun, results: dict[str, Any], summary: dict[str, Any]) -> N
             "outputs": {output.name: output.kind for output in plan.config.ranking.outputs},
             "model_uri": results[f"Trainer.{summary['champion']}"].outputs["model"][0],
             "statistics_uri": results["StatisticsGen"].outputs["statistics"][0],
+            "accounts_uri": results["LogExampleGen"].outputs["accounts"][0],
         }
         write_atomically(folder / PLAN_FILE, json.dumps(record, indent=1))
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))

@@ -16,7 +16,10 @@ DataGate = component_class(
         "schema": standard_artifacts.Schema,
         "accounts": LogAccounts,
     },
-    optional_inputs={"previous_statistics": standard_artifacts.ExampleStatistics},
+    optional_inputs={
+        "previous_statistics": standard_artifacts.ExampleStatistics,
+        "previous_accounts": LogAccounts,
+    },
     outputs={"blessing": Blessing},
     parameters=("ranking_json", "checks_json", "code_hash"),
 )

@@ -27,13 +27,14 @@ class Executor(base_executor.BaseExecutor):
         """Judges the examples and blesses them or not.
 
         Args:
-            input_dict: `statistics`, `schema`, `accounts`, and `previous_statistics` where an
-                earlier window was pushed.
+            input_dict: `statistics`, `schema`, `accounts`, and `previous_statistics` and
+                `previous_accounts` where an earlier window was pushed.
             output_dict: `blessing`.
             exec_properties: `ranking_json`, `checks_json`.
         """
         schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
         previous = input_dict.get("previous_statistics") or []
+        before = input_dict.get("previous_accounts") or []
         verdict = judge(
             RankingSpec.model_validate_json(exec_properties["ranking_json"]),
             Limits.model_validate_json(exec_properties["checks_json"]),
@@ -41,6 +42,7 @@ class Executor(base_executor.BaseExecutor):
             io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri)),
             _statistics(artifact_utils.get_single_instance(input_dict["statistics"])),
             _statistics(previous[0]) if previous else None,
+            read_accounts(before[0].uri) if before else None,
         )
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         blessing.blessed = int(verdict.passed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from components.data_gate.finding import Finding, share
 from components.data_gate.limits import Limits
 from components.data_gate.statistics import SplitSummary
 from models.spec.ranking import RankingSpec
@@ -20,25 +21,33 @@ def idle_feature_warnings(ranking: RankingSpec, train: SplitSummary) -> list[str
     return warnings
 
 
-def vanished_feature_reasons(
-    ranking: RankingSpec, now: SplitSummary, previous: SplitSummary, limits: Limits
-) -> list[str]:
-    """Refuses a feature that had values in the previous window and lost them.
+def vanished_features(
+    ranking: RankingSpec, now: SplitSummary, previous: SplitSummary, limits: Limits, split: str
+) -> list[Finding]:
+    """Finds features that had values in the previous window and lost them.
 
     A feature may not go from some values to none, nor may its missing rate rise by more than
     `max_drift`.
     """
-    reasons = []
+    findings = []
     for feature in ranking.training_features:
         before = previous.feature(feature.name).missing_rate
         after = now.feature(feature.name).missing_rate
         vanished = after == 1.0 and before < 1.0
         if vanished or after - before > limits.max_drift:
-            what = "vanished: no train row has a value" if vanished else "is missing more often"
-            reasons.append(
-                f"column {feature.name}: {what}; its missing rate went from {before:.1%} in the "
-                f"previous window to {after:.1%}, limit max_drift {limits.max_drift:.1%}; remedy: "
-                "find out why the log stopped carrying it; remove it from the columns if it is "
-                "gone for good"
+            findings.append(
+                Finding(
+                    "vanished",
+                    "column",
+                    feature.name,
+                    "vanished, no row has a value" if vanished else "is missing more often",
+                    "its missing rate",
+                    share(before),
+                    share(after),
+                    f"max_drift {share(limits.max_drift)}",
+                    "find out why the log stopped carrying it; remove it from the columns if it "
+                    "is gone for good",
+                    (split,),
+                )
             )
-    return reasons
+    return findings

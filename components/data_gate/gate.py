@@ -9,8 +9,12 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from components.data_gate import accounts as account_checks
 from components.data_gate import features, labels, schema_check
+from components.data_gate.categories import new_categories
+from components.data_gate.finding import Finding, distinct
 from components.data_gate.limits import Limits
 from components.data_gate.statistics import summarize
+from components.data_gate.traffic import traffic_findings
+from components.data_gate.units import unit_changes
 from components.verdict import Verdict
 from models.spec.ranking import RankingSpec
 
@@ -27,6 +31,7 @@ def judge(
     schema: schema_pb2.Schema,
     statistics: Statistics,
     previous: Statistics | None,
+    previous_accounts: Mapping[str, Any] | None = None,
 ) -> Verdict:
     """Decides whether models may be trained on these examples.
 
@@ -37,6 +42,7 @@ def judge(
         schema: The training schema.
         statistics: Statistics of the examples, by split.
         previous: Those of the window of the last pushed model, if there is one.
+        previous_accounts: The accounts of that window.
     """
     reasons = account_checks.sum_reasons(accounts)
     reasons += account_checks.dead_letter_reasons(accounts, limits)
@@ -59,22 +65,38 @@ def judge(
         *warnings,
     ]
 
+    changes: list[Finding] = []
     for split in account_checks.SPLITS:
         before = previous["train"] if previous is not None and split == "train" else None
-        found, minor = schema_check.validate(
+        found, minor, moved = schema_check.validate(
             ranking, schema, statistics[split], before, limits.max_drift
         )
+        changes += moved
         reasons += [f"{text} (split {split})" for text in found]
         warnings += [f"{text} (split {split})" for text in minor]
     if previous is not None:
         before_train = summarize(previous["train"])
-        reasons += features.vanished_feature_reasons(ranking, train, before_train, limits)
-        reasons += labels.label_rate_reasons(ranking, train, before_train, limits)
+        for split in account_checks.SPLITS:
+            # The newest days are in the test split: what broke yesterday shows there first.
+            compared = (ranking, summarize(statistics[split]), before_train, limits, split)
+            changes += features.vanished_features(*compared)
+            changes += new_categories(*compared)
+            changes += unit_changes(*compared)
+            changes += labels.label_rate_findings(*compared)
+    if previous_accounts is not None:
+        flow, minor = traffic_findings(accounts, previous_accounts, limits)
+        changes += flow
+        warnings += minor
+    changes = distinct(changes)
+    waived = [c for c in changes if c.kind in limits.waived.get(c.name, ())]
+    reasons += [change.text for change in changes if change not in waived]
+    warnings += [f"waived: {change.text}" for change in waived]
 
     details = {
         "limits": limits.model_dump(),
         "num_rows": {split: summarize(statistics[split]).num_rows for split in statistics},
         "previous_window": previous is not None,
+        "changes": [c.as_json() | {"waived": c in waived} for c in changes],
         "warnings": warnings,
     }
     return Verdict(NAME, not reasons, tuple(reasons), details)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from components.data_gate.finding import Finding
 from components.data_gate.limits import Limits
 from components.data_gate.statistics import SplitSummary
 from models.spec.ranking import RankingSpec
@@ -62,16 +63,16 @@ def _constant(output: Output, counts: Mapping[str, Any], train: SplitSummary) ->
     return None
 
 
-def label_rate_reasons(
-    ranking: RankingSpec, now: SplitSummary, previous: SplitSummary, limits: Limits
-) -> list[str]:
-    """Refuses a served output whose mean label jumped against the previous window.
+def label_rate_findings(
+    ranking: RankingSpec, now: SplitSummary, previous: SplitSummary, limits: Limits, split: str
+) -> list[Finding]:
+    """Finds served outputs whose mean label jumped against the previous window.
 
     The mean over the output's sample space is `mean(label) / mean(mask)`, since masked labels are
     0. It may change by `max_drift` of the larger of the two means; a change within five standard
     errors is chance and passes.
     """
-    reasons = []
+    findings = []
     for output in ranking.outputs:
         means = [_mean_label(output, split) for split in (previous, now)]
         if means[0] is None or means[1] is None:
@@ -82,13 +83,30 @@ def label_rate_reasons(
         chance = _CHANCE_ERRORS * math.hypot(before_error, after_error)
         if change > limits.max_drift and abs(after - before) > chance:
             kind = "rate" if output.kind == "binary" else "mean"
-            reasons.append(
-                f"task {output.task}: the {kind} of output {output.name} went from {before:.6g} in "
-                f"the previous window to {after:.6g}, a change of {change:.1%}, limit "
-                f"max_drift {limits.max_drift:.1%}; remedy: check the target's logs and "
-                "attribution; if the world did change, raise data_checks.max_drift for this run"
+            how = "fell" if after < before else "rose"
+            findings.append(
+                Finding(
+                    "label_rate",
+                    "task",
+                    output.task,
+                    f"its label {kind} {how}{_source(ranking, output)}",
+                    f"the {kind} of output {output.name}",
+                    f"{before:.6g}",
+                    f"{after:.6g}, a change of {change:.1%}",
+                    f"max_drift {limits.max_drift:.1%}",
+                    "check the target's logs, keys and attribution window; if the world did "
+                    "change, raise data_checks.max_drift for this run",
+                    (split,),
+                )
             )
-    return reasons
+    return findings
+
+
+def _source(ranking: RankingSpec, output: Output) -> str:
+    """Names the stream that a target comes from: a broken join shows as a rate that falls."""
+    target = ranking.tasks[output.task].target
+    join = ranking.columns[target].join
+    return f" (column {target}, joined from {join.stream})" if join else f" (column {target})"
 
 
 def _mean_label(output: Output, split: SplitSummary) -> tuple[float, float] | None:

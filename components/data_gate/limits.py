@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from models.spec.anomaly import AnomalyKind
 from models.spec.strict import Strict
 
 
@@ -20,6 +21,12 @@ class Limits(Strict):
 
     max_dead_rate: Annotated[float, Field(ge=0, le=1)]
     max_drift: Annotated[float, Field(gt=0)]
+    max_new_category: Annotated[float, Field(gt=0, le=1)]
+    max_unit_ratio: Annotated[float, Field(gt=1)]
+    max_join_drop: Annotated[float, Field(gt=0, le=1)]
+    max_clock_drift: Annotated[float, Field(gt=0, le=1)]
+    max_volume_drop: Annotated[float, Field(gt=0, le=1)]
+    waived: dict[str, Annotated[tuple[AnomalyKind, ...], Field(strict=False)]]
     max_single_feature_auc: Annotated[float, Field(gt=0.5, le=1)]
     max_skew: Annotated[float, Field(ge=0, le=1)]
     audit_rows: Annotated[int, Field(ge=1)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
+from components.data_gate.finding import Finding
 from models.spec.ranking import RankingSpec
 
 ENVIRONMENT = "TRAINING"
@@ -34,7 +35,7 @@ def validate(
     statistics: statistics_pb2.DatasetFeatureStatisticsList,
     previous: statistics_pb2.DatasetFeatureStatisticsList | None,
     max_drift: float,
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[str], list[str], list[Finding]]:
     """Validates one split's statistics.
 
     Args:
@@ -45,7 +46,7 @@ def validate(
         max_drift: Limit of the distance: L-infinity for strings, Jensen-Shannon for numbers.
 
     Returns:
-        Reasons to refuse, and warnings.
+        Reasons to refuse, warnings, and features whose distribution moved.
     """
     tfdv: Any = load_tfdv()
     anomalies: anomalies_pb2.Anomalies = tfdv.validate_statistics(
@@ -57,17 +58,18 @@ def validate(
     drifts = {_name(info.path): info for info in anomalies.drift_skew_info}
     reasons: list[str] = []
     warnings: list[str] = []
+    moved: list[Finding] = []
     for key, anomaly in sorted(anomalies.anomaly_info.items()):
         name = _name(anomaly.path) or key
         for reason in anomaly.reason:
             if reason.type in _DRIFT_TYPES:
-                text = _drift_reason(name, drifts[name], max_drift)
-            else:
-                text = (
-                    f"column {name}: {_sentence(reason.description or reason.short_description)}; "
-                    "expected what the configuration declares; remedy: mend the log or the "
-                    "declaration of the column"
-                )
+                moved.append(_drift_finding(name, drifts[name], max_drift))
+                continue
+            text = (
+                f"column {name}: {_sentence(reason.description or reason.short_description)}; "
+                "expected what the configuration declares; remedy: mend the log or the "
+                "declaration of the column"
+            )
             is_error = anomaly.severity == anomalies_pb2.AnomalyInfo.ERROR
             (reasons if is_error else warnings).append(text)
     if anomalies.HasField("dataset_anomaly_info"):
@@ -81,7 +83,7 @@ def validate(
             "examples: the split has no rows; expected at least one; remedy: check that the logs "
             "cover the window"
         )
-    return reasons, warnings
+    return reasons, warnings, moved
 
 
 _DRIFT_TYPES = (
@@ -111,17 +113,25 @@ def with_drift_limits(
     return limited
 
 
-def _drift_reason(name: str, drift: anomalies_pb2.DriftSkewInfo, max_drift: float) -> str:
+def _drift_finding(name: str, drift: anomalies_pb2.DriftSkewInfo, max_drift: float) -> Finding:
     measured = drift.drift_measurements[0]
     distance = (
         "L-infinity"
         if measured.type == anomalies_pb2.DriftSkewInfo.Measurement.L_INFTY
         else "Jensen-Shannon"
     )
-    return (
-        f"column {name}: its distribution moved by {measured.value:.4g} ({distance}) against the "
-        f"previous window, limit max_drift {max_drift:g}; remedy: find out what changed in the "
-        "logs; if the world did change, raise data_checks.max_drift for this run"
+    return Finding(
+        "distribution",
+        "column",
+        name,
+        "its distribution moved",
+        f"the {distance} distance to it",
+        "0",
+        f"{measured.value:.4g}",
+        f"max_drift {max_drift:g}",
+        "find out what changed in the logs; if the world did change, raise data_checks.max_drift "
+        "for this run",
+        ("train",),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
@@ -22,6 +22,10 @@ class FeatureSummary:
         standard_deviation: Its standard deviation, else None.
         minimum: Its smallest value, else None.
         maximum: Its largest value, else None.
+        median: Its median, else None.
+        mean_of_nonzero: Mean of its values that are not 0, else None.
+        counts: How often each value of a string feature occurs, the most frequent ones at least.
+        lists_all: Whether these are all its values.
     """
 
     name: str
@@ -32,6 +36,10 @@ class FeatureSummary:
     standard_deviation: float | None = None
     minimum: float | None = None
     maximum: float | None = None
+    median: float | None = None
+    mean_of_nonzero: float | None = None
+    counts: Mapping[str, float] = field(default_factory=dict)
+    lists_all: bool = False
 
     @property
     def missing_rate(self) -> float:
@@ -93,18 +101,30 @@ def _summarize_feature(
             standard_deviation=numbers.std_dev,
             minimum=numbers.min,
             maximum=numbers.max,
+            median=numbers.median,
+            mean_of_nonzero=_mean_of_nonzero(numbers),
         )
     if kind == "string_stats":
-        present = _num_present(feature.string_stats.common_stats)
+        text = feature.string_stats
+        present = _num_present(text.common_stats)
+        counts = {bucket.label: bucket.sample_count for bucket in text.rank_histogram.buckets}
         return FeatureSummary(
             name,
             num_rows,
             present,
-            num_unique=int(feature.string_stats.unique) if present else None,
+            num_unique=int(text.unique) if present else None,
+            counts=MappingProxyType(counts),
+            lists_all=len(counts) >= text.unique,
         )
     if kind == "bytes_stats":
         return FeatureSummary(name, num_rows, _num_present(feature.bytes_stats.common_stats))
     return FeatureSummary(name, num_rows, 0)
+
+
+def _mean_of_nonzero(numbers: statistics_pb2.NumericStatistics) -> float | None:
+    total = numbers.common_stats.tot_num_values
+    others = total - numbers.num_zeros
+    return float(numbers.mean * total / others) if others > 0 else None
 
 
 def _num_present(common: statistics_pb2.CommonStatistics) -> int:

@@ -13,6 +13,7 @@ from components.log_example_gen.skew import skew_account
 from components.log_example_gen.spec import Window
 from components.log_example_gen.splits import SPLIT, SPLITS
 from components.log_example_gen.tally import Tally, as_float, exact_sums
+from components.log_example_gen.traffic import traffic
 from models.spec.errors import DataError, PolyrankError
 from models.spec.keys import TIMESTAMP
 from models.spec.ranking import IMPRESSIONS, RankingSpec
@@ -121,8 +122,8 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
         dead; counted after exploding), `examples` (exploded = the impressions without exact
         duplicates = dead + train + validation + test + outside), `labels` by output, day and
         split, `misfits` by stream and column, `sampling` by task (negatives of the train split and
-        how many of them are kept), `maturity` by task (see `maturity_account`) and `skew` by
-        logged feature and split.
+        how many of them are kept), `maturity` by task (see `maturity_account`), `skew` by
+        logged feature and split, and `traffic` by log and day.
 
     Raises:
         PolyrankError: The sums do not hold: a fault of this package.
@@ -161,6 +162,7 @@ def accounts(tally: Tally, plan: Plan) -> dict[str, Any]:
         },
         "maturity": maturity_account(tally, plan),
         "skew": skew_account(tally, plan),
+        "traffic": traffic(tally, list(plan.sources)),
     }
 
 

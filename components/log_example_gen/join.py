@@ -61,6 +61,14 @@ class Attribution:
         found: NDArray[np.bool_] = self.moment >= 0
         return found if self.window_ms is None else found & (self.age_ms < self.window_ms)
 
+    @property
+    def reasons(self) -> NDArray[np.object_]:
+        """Why an event that is not joined is not: orphan, before_impression or late, [events]."""
+        reasons = np.full(len(self.moment), "late", dtype=object)
+        reasons[self.moment == _ORPHAN] = "orphan"
+        reasons[self.moment == _BEFORE] = "before_impression"
+        return reasons
+
 
 def attribute(
     impressions: pl.DataFrame,
@@ -120,11 +128,8 @@ def refused_events(attribution: Attribution, *, stream_name: str, shown: list[st
         stream_name: The stream.
         shown: Columns of the raw text.
     """
-    reason = np.full(len(attribution.moment), "late", dtype=object)
-    reason[attribution.moment == _ORPHAN] = "orphan"
-    reason[attribution.moment == _BEFORE] = "before_impression"
     is_dead = pl.Series(~attribution.is_joined)
-    reasons = pl.Series(reason, dtype=pl.String)
+    reasons = pl.Series(attribution.reasons, dtype=pl.String)
     return dead_letters(
         attribution.events.filter(is_dead),
         reasons.filter(is_dead),

@@ -23,6 +23,7 @@ from components.log_example_gen.duplicates import distinct_impressions, drop_dup
 from components.log_example_gen.examples import example_columns
 from components.log_example_gen.expressions import evaluate, holds
 from components.log_example_gen.join import (
+    Attribution,
     attribute,
     final_ages,
     joined_columns,
@@ -46,6 +47,7 @@ from components.log_example_gen.slate import rate, slate_groups, slate_relative
 from components.log_example_gen.splits import SPLIT, SPLITS, add_split
 from components.log_example_gen.tally import Tally, merged
 from components.log_example_gen.time_index import as_key_text
+from components.log_example_gen.traffic import delay_counts, hour_counts, unmatched_counts
 from components.log_example_gen.values import CANONICAL
 from models.spec.keys import TIMESTAMP
 from models.spec.ranking import IMPRESSIONS
@@ -121,7 +123,8 @@ def distinct(impressions: pl.DataFrame, shard: int, plan: Plan) -> tuple[pl.Data
     counts = row_counts(IMPRESSIONS, used=len(rows), duplicates=found.num_duplicates)
     per_split = rows[SPLIT].fill_null("outside").value_counts()
     splits: Tally = {("examples", name): count for name, count in per_split.iter_rows()}
-    return rows, Step.of([found.dead], counts, splits)
+    hours = hour_counts(IMPRESSIONS, rows[TIMESTAMP].to_numpy())
+    return rows, Step.of([found.dead], counts, splits, hours)
 
 
 def joinable(impressions: pl.DataFrame, group: JoinGroup, plan: Plan) -> pl.DataFrame:
@@ -179,6 +182,7 @@ def joined(
         dead.append(refused)
         tallies.append(dead_counts(refused))
         tallies.append(row_counts(name, used=len(attribution.events) - len(refused)))
+        tallies.append(_traffic(name, attribution))
         for event_set in plan.event_sets:
             if event_set.stream_name != name:
                 continue
@@ -189,6 +193,18 @@ def joined(
             found[event_set] = _as_of_events(rows, event_set, EVENT_TIMESTAMP)
     columns = joined_columns(moments, attributions, group.columns, plan.arrival_columns)
     return Joined(columns, found), Step(merged(tallies), pl.concat([no_dead_letters(), *dead]))
+
+
+def _traffic(stream_name: str, attribution: Attribution) -> Tally:
+    times = attribution.events[EVENT_TIMESTAMP].to_numpy()
+    joined, age_ms = attribution.is_joined, attribution.age_ms
+    return merged(
+        [
+            hour_counts(stream_name, times),
+            delay_counts(stream_name, (times - age_ms)[joined], age_ms[joined]),
+            unmatched_counts(stream_name, times[~joined], attribution.reasons[~joined]),
+        ]
+    )
 
 
 def unjoined(
@@ -202,7 +218,8 @@ def unjoined(
         if event_set.stream_name == stream_name
     }
     used = row_counts(stream_name, used=len(seen))
-    return found, Step(merged([step.tally, used]), step.dead)
+    hours = hour_counts(stream_name, seen[EVENT_TIMESTAMP].to_numpy())
+    return found, Step(merged([step.tally, used, hours]), step.dead)
 
 
 def completable(impressions: pl.DataFrame, plan: Plan) -> pl.DataFrame:

@@ -44,6 +44,12 @@ RANKING = RankingSpec.model_validate_json(
 LIMITS = Limits(
     max_dead_rate=0.05,
     max_drift=0.3,
+    max_new_category=0.01,
+    max_unit_ratio=10.0,
+    max_join_drop=0.1,
+    max_clock_drift=0.1,
+    max_volume_drop=0.5,
+    waived={},
     max_single_feature_auc=0.95,
     max_skew=0.1,
     audit_rows=10,
@@ -378,9 +384,10 @@ def test_a_jump_of_a_label_rate_is_refused() -> None:
 def test_a_rare_label_may_move_by_chance() -> None:
     splits, previous = copy.deepcopy(SPLITS), copy.deepcopy(PREVIOUS)
     for columns, positives in ((splits, 6), (previous, 3)):
-        label = [1.0] * positives + [0.0] * (NUM_ROWS["train"] - positives)
-        columns["train"]["purchase__label"] = label
-    verdict = _judge(splits, previous)
+        for split, num_rows in NUM_ROWS.items():
+            count = positives * num_rows // NUM_ROWS["train"]
+            columns[split]["purchase__label"] = [1.0] * count + [0.0] * (num_rows - count)
+    verdict = _judge(splits, previous, _accounts(SPLITS))
     assert verdict.passed, verdict.reasons
 
 
