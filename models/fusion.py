@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from models.spec.fusion import LEAST_DIVISOR
 from models.spec.keys import WEIGHT_INPUT_PREFIX
 from models.spec.ranking import RankingSpec
-
-_LEAST_DIVISOR = 1e-6
 
 
 def fused_score(
@@ -40,7 +39,7 @@ def fused_score(
         if ranking.score.kind == "weighted_sum":
             terms.append(weight * value)
         else:
-            floor = tf.where(tf.less(weight, 0.0), _LEAST_DIVISOR, 0.0)
+            floor = tf.where(tf.less(weight, 0.0), LEAST_DIVISOR, 0.0)
             terms.append(tf.pow(tf.maximum(value, floor), weight))
     if ranking.score.kind == "weighted_sum":
         return tf.add_n(terms)

@@ -111,6 +111,13 @@ def parser() -> argparse.ArgumentParser:
     command = _add(commands, "status", _status, "list the runs of a work directory")
     command.add_argument("--workdir", required=True, help=_WORKDIR_HELP)
 
+    command = _add(commands, "trace", _trace, "show one request from raw rows to scores")
+    command.add_argument("--workdir", required=True, help=_WORKDIR_HELP)
+    command.add_argument("--request-id", required=True, help="value of the slate column (or key)")
+    command.add_argument("--run", metavar="RUN_ID", help="the run; the newest if absent")
+    command.add_argument("--logs", metavar="DIR", help="where the run's logs are now, if moved")
+    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
     command = _add(commands, "demo", _demo, "simulate, run, push, serve and rank, in one go")
     command.add_argument("--workdir", default="build/demo", help=_WORKDIR_HELP)
     command.add_argument("--seed", type=int, default=0, help="seed of the simulated logs")
@@ -273,6 +280,18 @@ def _status(options: argparse.Namespace) -> int:
             f"champion {summary['champion'] or 'none'}  "
             + (f"pushed {pushed['model']} {pushed['version']}" if pushed else "not pushed")
         )
+    return 0
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from pipeline.stored_run import StoredRun
+    from pipeline.trace import render, trace
+    from pipeline.workdir import Workdir
+
+    root = Path(options.logs).expanduser().resolve() if options.logs else None
+    stored = StoredRun.open(Workdir.open(options.workdir), options.run, root)
+    found = trace(stored, options.request_id)
+    print(json.dumps(found, indent=1, allow_nan=False) if options.json else render(found))
     return 0
 
 

@@ -67,7 +67,7 @@ class RunPlan:
     @property
     def dataset(self) -> DatasetSpec:
         """The specification of the examples."""
-        return _dataset(self.config, self.window, self.privacy)
+        return dataset_of(self.config, self.window, self.privacy)
 
     @property
     def baseline_outputs(self) -> tuple[str, ...]:
@@ -180,10 +180,11 @@ def make_dataset(config: Config, date: str | None, privacy: DatasetPrivacy | Non
     """
     root = Path(config.logs.root)
     window = resolve_window(config.logs, config.splits, config.ranking, root, date)
-    return _dataset(config, window, privacy)
+    return dataset_of(config, window, privacy)
 
 
-def _dataset(config: Config, window: Window, privacy: DatasetPrivacy | None) -> DatasetSpec:
+def dataset_of(config: Config, window: Window, privacy: DatasetPrivacy | None) -> DatasetSpec:
+    """Returns the specification of the examples of a window."""
     slices = dict.fromkeys(c for names in config.evaluation.slices for c in names)
     root = Path(config.logs.root)
     return DatasetSpec(

@@ -17,6 +17,7 @@ from components.log_example_gen.accounts import UselessData
 from models.spec.errors import ConfigError, DataError, PolyrankError, Refused
 from pipeline.config import Config
 from pipeline.plan import PLAN_FILE, AnyRun, RunPlan, make_plan, unplanned
+from pipeline.stored_run import write_inputs
 from pipeline.workdir import Workdir, write_atomically
 
 _STDERR = 2
@@ -60,6 +61,7 @@ def run(
         return finished, True
     on_plan(plan)
     with _only_run(workdir), _log_file(workdir.run(plan.run_id)):
+        write_inputs(plan)
         return _execute(plan, on_change), False
 
 

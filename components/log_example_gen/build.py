@@ -61,18 +61,40 @@ def read_logs(spec: DatasetSpec) -> dict[str, ReadResult]:
     }
 
 
-def build_examples(spec: DatasetSpec, logs: Mapping[str, ReadResult]) -> BuiltExamples:
-    """Builds the examples of a dataset from logs in memory.
+@dataclass(frozen=True)
+class Assembled:
+    """Impressions with all that joins them, before as-of features are looked up.
+
+    Attributes:
+        rows: Distinct impressions with identity and split.
+        outcomes: What is known of them only later: joined and computed columns.
+        events: Events of each event set.
+        tallies: Counts so far.
+        dead: Dead letters so far: stream, file, row, reason, raw.
+    """
+
+    rows: pl.DataFrame
+    outcomes: pl.DataFrame
+    events: dict[EventSet, pl.DataFrame]
+    tallies: list[Tally]
+    dead: list[pl.DataFrame]
+
+
+def plan_in_memory(spec: DatasetSpec) -> Plan:
+    """Plans a dataset for one shard: everything meets in one table."""
+    return Plan(spec.model_copy(update={"num_shards": 1}))
+
+
+def assemble(plan: Plan, logs: Mapping[str, ReadResult]) -> Assembled:
+    """Drops duplicates and joins events, from logs in memory.
 
     Args:
-        spec: The dataset; `num_shards` does not matter.
+        plan: What `plan_in_memory` returned.
         logs: Every log, as `read_logs` returns them.
 
     Raises:
         ConfigError: An expression fails.
-        PolyrankError: The accounts do not add up.
     """
-    plan = Plan(spec.model_copy(update={"num_shards": 1}))
     tallies: list[Tally] = []
     dead: list[pl.DataFrame] = []
     for name, log in logs.items():
@@ -102,26 +124,41 @@ def build_examples(spec: DatasetSpec, logs: Mapping[str, ReadResult]) -> BuiltEx
         account(step)
         columns.append(result.columns)
         events |= result.events
-    for name, stream in spec.logs.streams.items():
+    for name, stream in plan.spec.logs.streams.items():
         if not stream.on:
             found, step = stages.unjoined(name, pl.DataFrame(logs[name].table), plan)
             account(step)
             events |= found
     outcomes, found = stages.completed(stages.completable(rows, plan), columns, plan)
-    events |= found
+    return Assembled(rows, outcomes, events | found, tallies, dead)
+
+
+def build_examples(spec: DatasetSpec, logs: Mapping[str, ReadResult]) -> BuiltExamples:
+    """Builds the examples of a dataset from logs in memory.
+
+    Args:
+        spec: The dataset; `num_shards` does not matter.
+        logs: Every log, as `read_logs` returns them.
+
+    Raises:
+        ConfigError: An expression fails.
+        PolyrankError: The accounts do not add up.
+    """
+    plan = plan_in_memory(spec)
+    assembled = assemble(plan, logs)
+    rows = assembled.rows
     answers, snapshots = [], {}
     for entity in plan.entity_sets:
         answer, snapshots[entity] = stages.looked_up(
-            entity, stages.queries(rows, entity), events, plan
+            entity, stages.queries(rows, entity), assembled.events, plan
         )
         assert answer is not None
         answers.append(answer)
-    examples, step = stages.finished(rows, outcomes, answers, plan)
-    account(step)
+    examples, step = stages.finished(rows, assembled.outcomes, answers, plan)
     nothing = next(iter(examples.values())).clear() if examples else pl.DataFrame()
     return BuiltExamples(
         examples={split: examples.get(split, nothing) for split in SPLITS},
-        accounts=accounts(merged(tallies), plan),
-        dead=pl.concat(dead).to_arrow(),
+        accounts=accounts(merged([*assembled.tallies, step.tally]), plan),
+        dead=pl.concat(assembled.dead).to_arrow(),
         snapshots=snapshots,
     )

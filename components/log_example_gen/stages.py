@@ -164,7 +164,7 @@ def joined(
     tallies: list[Tally] = []
     seen: dict[str, pl.DataFrame] = {}
     for name, events in streams.items():
-        seen[name], step = _seen_events(name, events, plan)
+        seen[name], step = seen_events(name, events, plan)
         dead.append(step.dead)
         tallies.append(step.tally)
     moments, attributions = attribute(
@@ -211,7 +211,7 @@ def unjoined(
     stream_name: str, events: pl.DataFrame, plan: Plan
 ) -> tuple[dict[EventSet, pl.DataFrame], Step]:
     """Feeds a stream without keys to as-of features."""
-    seen, step = _seen_events(stream_name, events, plan)
+    seen, step = seen_events(stream_name, events, plan)
     found = {
         event_set: _as_of_events(seen, event_set, EVENT_TIMESTAMP)
         for event_set in plan.event_sets
@@ -278,7 +278,7 @@ def looked_up(
     """
     features = plan.features_of(entity)
     event_sets = {name: plan.event_set_of(feature) for name, feature in features.items()}
-    full = {s: events.get(s, _no_events(s)) for s in dict.fromkeys(event_sets.values())}
+    full = {s: events.get(s, no_events(s)) for s in dict.fromkeys(event_sets.values())}
     known = as_of.entities_of(full, entity)
     entities, times = [known], [np.full(len(known), plan.window.cutoff, dtype=np.int64)]
     if asked is not None:
@@ -344,8 +344,8 @@ def finished(
     return by_split, Step(merged(counts))
 
 
-def _seen_events(stream_name: str, events: pl.DataFrame, plan: Plan) -> tuple[pl.DataFrame, Step]:
-    """Drops duplicates and events that do not exist yet."""
+def seen_events(stream_name: str, events: pl.DataFrame, plan: Plan) -> tuple[pl.DataFrame, Step]:
+    """Drops duplicates of a stream's events, and events that do not exist yet."""
     kept = drop_duplicates(events, plan.event_order(stream_name))
     is_late = kept.frame[EVENT_TIMESTAMP] >= plan.window.cutoff
     shown = list(plan.sources[stream_name].columns)
@@ -372,7 +372,8 @@ def _as_of_events(rows: pl.DataFrame, event_set: EventSet, time: str) -> pl.Data
     return pl.DataFrame(columns).drop_nulls(list(event_set.entity))
 
 
-def _no_events(event_set: EventSet) -> pl.DataFrame:
+def no_events(event_set: EventSet) -> pl.DataFrame:
+    """Returns the events of a set, without any."""
     schema: dict[str, type[pl.DataType]] = {as_of.KNOWN_AT: pl.Int64}
     schema |= dict.fromkeys(event_set.entity, pl.String)
     if event_set.value is not None:

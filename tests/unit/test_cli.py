@@ -15,7 +15,9 @@ from pipeline.cli import parser
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "examples" / "simulated" / "config.yaml"
-COMMANDS = ("run", "validate", "schema", "simulate", "serve", "rank", "deploy", "status", "demo")
+COMMANDS = (
+    "run", "validate", "schema", "simulate", "serve", "rank", "deploy", "status", "trace", "demo",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
