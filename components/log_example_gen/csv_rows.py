@@ -81,7 +81,7 @@ def _header(file: LogFile, lines: pa.Array, delimiter: str) -> tuple[str, ...]:
         raise DataError(
             f"file {file.name!r} has no readable header",
             constraint="the column names in its first line",
-            received=f"{line[:40]!r} ({error})",
+            received=f"{len(line)} characters ({error})",
             remedy="write the header, or take the file out of the folder: it may not be CSV",
         ) from error
     if not names:
@@ -91,12 +91,13 @@ def _header(file: LogFile, lines: pa.Array, delimiter: str) -> tuple[str, ...]:
             received="an empty line" if len(lines) else "an empty file",
             remedy="write the header, or take the file out of the folder",
         )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if len(set(names)) < len(names):
+        # A file without header has somebody's data here: tell places, not names.
+        twice = [i for i, name in enumerate(names, start=1) if names.count(name) > 1]
         raise DataError(
             f"file {file.name!r} names a column twice",
             constraint="different column names",
-            received=", ".join(twice),
+            received=f"the same name in columns {', '.join(map(str, twice))}",
             remedy="rename one of them",
         )
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import duckdb
@@ -23,6 +24,8 @@ _SQL_TYPES: dict[ColumnType, str] = {
     "list[int]": "BIGINT[]",
     "list[float]": "DOUBLE[]",
 }
+
+_QUOTED = re.compile(r"'.*'")
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,10 @@ def _values(frame: pl.DataFrame, expression: Expression) -> pl.Series:
         raise ConfigError(
             f"expression of {expression.name!r} fails: {expression.text}",
             constraint=f"a value of type {expression.type} for every row",
-            received=str(error).split("\n", 1)[0],
+            # The engine quotes the value it failed on, which may be somebody's.
+            received=_QUOTED.sub("'...'", str(error).split("\n", 1)[0]),
             remedy="correct it; TRY_CAST(x AS type) and nullif(x, 0) give null where a value fails",
-        ) from error
+        ) from None
     if len(values) != len(frame):
         raise ConfigError(
             f"expression of {expression.name!r} is not row by row: {expression.text}",

@@ -90,8 +90,26 @@ def _named_rows(raw: RawRows, file: LogFile, index: int, wanted: RowSource) -> F
         ) from error
 
 
-def missing_columns(where: str, missing: frozenset[str], present: set[str]) -> DataError:
-    """Says which columns a file or log lacks, and which names come nearest."""
+def missing_columns(
+    where: str, missing: frozenset[str], present: set[str], *, withheld: bool
+) -> DataError:
+    """Says which columns a file or log lacks, and which names come nearest.
+
+    Args:
+        where: The file or log.
+        missing: Columns it lacks.
+        present: Names that it has.
+        withheld: Do not tell these: where a header is missing they are somebody's data.
+    """
+    if withheld:
+        return DataError(
+            f"{where} lacks {', '.join(repr(name) for name in sorted(missing))}",
+            constraint=f"the columns {', '.join(sorted(missing))}",
+            received=f"{len(present)} columns, their names withheld because the log holds people's "
+            "data",
+            remedy="look whether the file has a header, and correct `source`, `delimiter` or the "
+            "column's name in the configuration",
+        )
     hints = "".join(nearest(name, sorted(present)) for name in sorted(missing))
     return DataError(
         f"{where} lacks {', '.join(repr(name) for name in sorted(missing))}{hints}",
@@ -124,7 +142,10 @@ def _read_raw(file: LogFile, wanted: RowSource) -> Iterator[RawRows]:
     for raw in parts:
         if raw.absent:
             raise missing_columns(
-                f"file {file.name!r} of {wanted.stream_name!r}", raw.absent, set(raw.present)
+                f"file {file.name!r} of {wanted.stream_name!r}",
+                raw.absent,
+                set(raw.present),
+                withheld=wanted.is_private,
             )
         yield raw
 

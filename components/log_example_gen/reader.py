@@ -153,7 +153,10 @@ def check_absent(
     nowhere = frozenset.intersection(*(absent for absent, _ in filled))
     if nowhere:
         raise missing_columns(
-            f"log {wanted.stream_name!r}", nowhere, {n for _, names in filled for n in names}
+            f"log {wanted.stream_name!r}",
+            nowhere,
+            {n for _, names in filled for n in names},
+            withheld=wanted.is_private,
         )
 
 

@@ -40,7 +40,6 @@ OVERRIDES = [
     "evaluation.slices=[device, user_id]",
     "data_checks.max_dead_rate=0.2",
     "training.epochs=1",
-    "serving_check.num_rows=100",
     "evaluation.min_positives=1",
 ]
 

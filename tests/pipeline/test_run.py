@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
@@ -246,6 +247,21 @@ def test_a_later_window_has_a_baseline_and_reuses_nothing_stale(
     # The earlier window again: still its own baseline (none), still a no-op.
     again, finished = _run(own, logs, *fewer, date="2026-01-07")
     assert finished and again["pushed"]["version"] == 1
+    # A change in the newest day is named, and nothing is trained on it.
+    changed = tmp_path_factory.mktemp("changed") / "logs"
+    shutil.copytree(logs, changed)
+    for file in changed.glob("impressions/date=2026-01-06/*.parquet"):
+        table = pq.read_table(file)
+        named = pc.replace_substring(table["device"], "tablet", "slate_pc")
+        position = table.schema.get_field_index("device")
+        pq.write_table(table.set_column(position, "device", named), file)
+    third, _ = _run(own, changed, *fewer, date="2026-01-08")
+    assert third["state"] == "refused" and third["exit_code"] == 3
+    assert "column device: new category 'slate_pc'" in third["error"]
+    assert third["baseline_run_id"] == first["run_id"]
+    states = {c["name"]: c["state"] for c in third["components"]}
+    assert states["DataGate"] == "complete"
+    assert {s for n, s in states.items() if n.startswith(("Transform", "Trainer"))} == {"not_run"}
 
 
 @pytest.fixture

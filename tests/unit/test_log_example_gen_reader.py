@@ -476,7 +476,7 @@ def test_header_faults(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no header.*an empty file"):
         read(tmp_path, id="string")
     path.write_text("id,id,timestamp\n")
-    with pytest.raises(DataError, match="names a column twice.*id"):
+    with pytest.raises(DataError, match="names a column twice.*columns 1, 2"):
         read(tmp_path, id="string")
     path.write_text("id,timestamp\n")
     assert read(tmp_path, id="string").num_read == 0

@@ -224,6 +224,26 @@ def test_no_error_quotes_a_row(tmp_path: Path, privacy: DatasetPrivacy) -> None:
     assert "withheld" in str(caught.value) and "leak" not in str(caught.value)
 
 
+@pytest.mark.parametrize("line", [f"r1,{PERSON},0,3,", f"{PERSON},{PERSON},0", f"{PERSON}\0,a"])
+def test_a_missing_header_is_not_quoted(tmp_path: Path, privacy: DatasetPrivacy, line: str) -> None:
+    """The first row of a file without header stands where the names are looked for."""
+    spec = _dataset(tmp_path, privacy)
+    write_logs(spec, _logs(), num_files=1, seed=1, file_format="csv")
+    (tmp_path / "impressions" / "part-1.csv").write_text(f"{line}\n{line}\n")
+    with pytest.raises(DataError, match="part-1") as caught:
+        read_logs(spec)
+    assert "leak" not in str(caught.value)
+
+
+def test_a_failing_expression_does_not_quote_the_value() -> None:
+    from components.log_example_gen.expressions import Expression, evaluate
+
+    frame = pl.DataFrame({"seg": [f"o'{PERSON}"]})
+    with pytest.raises(ConfigError, match="fails") as caught:
+        evaluate(frame, (Expression("number", "int", "CAST(seg AS BIGINT)"),))
+    assert "leak" not in str(caught.value) and caught.value.__suppress_context__
+
+
 def test_a_library_error_is_withheld(
     tmp_path: Path, privacy: DatasetPrivacy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
