@@ -244,11 +244,13 @@ def test_a_client_asks_with_raw_ids(done: Done, monkeypatch: pytest.MonkeyPatch)
     }
     privacy = RequestPrivacy.from_version(version)
     with EmbeddedServer(ServerOptions(models={"simulated": version.parent})) as server:
-        with RankingClient(server.target, "simulated") as client:
+        with RankingClient(server.target, "simulated", timeout_seconds=60) as client:
             client.wait_until_available(timeout_seconds=60)
             expected = client.rank(stored.context, stored.candidates, id_key="item_id")
             unhashed = client.rank(raw, stored.candidates, id_key="item_id")
-        with RankingClient(server.target, "simulated", privacy=privacy) as client:
+        with RankingClient(
+            server.target, "simulated", timeout_seconds=60, privacy=privacy
+        ) as client:
             found = client.rank(raw, stored.candidates, id_key="item_id")
     assert found.rows() == expected.rows()
     assert unhashed.rows() != expected.rows()

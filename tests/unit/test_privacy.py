@@ -419,6 +419,41 @@ def test_a_client_hashes_as_the_pipeline_does() -> None:
         RequestPrivacy.from_record(RECORD, {KEY_ENV: SECRET + "!"})
 
 
+def test_every_client_hashes_before_it_sends() -> None:
+    """The synchronous and the asyncio client carry out the same conversation."""
+    import numpy as np
+
+    from serving.api import tensors
+    from serving.contract import PREDICT, RANK, SCORE_OUTPUT
+    from serving.conversation import Call, ClientSettings, Conversation
+    from serving.signatures import ModelMetadata, SignatureSpec, TensorSpec
+
+    text, number = (tensors.encode(np.array(v)).dtype for v in (["a"], [1.0]))
+    inputs = {"user_id": (1,), "friends": (1, None), "item_id": (None,)}
+    specs = {name: TensorSpec(name, text, shape) for name, shape in inputs.items()}
+    outputs = {SCORE_OUTPUT: TensorSpec(SCORE_OUTPUT, number, (None,))}
+    signatures = {n: SignatureSpec(n, specs, outputs, frozenset()) for n in (RANK, PREDICT)}
+    privacy = RequestPrivacy(("user_id", "friends", "item_id"), KEY)
+    conversation = Conversation(ClientSettings("localhost:1", "ranker", privacy=privacy))
+    conversation._metadata = ModelMetadata("ranker", 1, signatures)
+    context = {"user_id": PERSON, "friends": ["a", "b"]}
+    candidates = [{"item_id": "x"}, {"item_id": "y"}]
+    asked = [
+        conversation.rank(context, candidates, None, "item_id", None),
+        conversation.predict(
+            {"user_id": [PERSON], "friends": [["a", "b"]], "item_id": ["x"]}, PREDICT, None
+        ),
+    ]
+    for steps, items in zip(asked, (["x", "y"], ["x"]), strict=True):
+        call = next(steps)
+        assert isinstance(call, Call)
+        sent = {name: tensors.decode(proto) for name, proto in call.request.inputs.items()}
+        assert sent["user_id"].tolist() == [expected_hash(PERSON).encode()]
+        assert sent["friends"].tolist() == [[expected_hash(v).encode() for v in "ab"]]
+        assert sent["item_id"].tolist() == [expected_hash(v).encode() for v in items]
+        assert b"leak" not in call.request.SerializeToString()
+
+
 def test_a_manifest_says_what_to_hash(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no polyrank_manifest"):
         RequestPrivacy.from_version(tmp_path)
