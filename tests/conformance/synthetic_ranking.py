@@ -14,6 +14,8 @@ from models.spec.keys import TIMESTAMP, key_feature, slice_feature
 from models.spec.ranking import RankingSpec
 
 SLICES = ("device",)
+_BATCH_ROWS = 256
+"""Left to itself, Beam chooses batches by the clock, and means differ in their last digits."""
 Rows = dict[str, list[Any]]
 """Example features by name: one value a row, a list for a sequence, None where it is missing."""
 
@@ -275,7 +277,7 @@ def transform_records(
             batches = (
                 pipeline
                 | f"Create[{split}]" >> beam.Create(own, reshuffle=False)
-                | f"Decode[{split}]" >> io.BeamSource()
+                | f"Decode[{split}]" >> io.BeamSource(batch_size=_BATCH_ROWS)
             )
             sources[split] = (batches, io.TensorAdapterConfig())
         transform_fn = sources["train"] | tft_beam.AnalyzeDataset(
