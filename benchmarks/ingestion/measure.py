@@ -31,7 +31,7 @@ CONFIG = Path(__file__).parents[2] / "examples" / "simulated" / "config.yaml"
 def dataset(root: Path, *, plain: bool) -> DatasetSpec:
     """The simulated example; plain: without features computed from the logs."""
     changes = ["features={}"] if plain else []
-    return make_dataset(load_config(CONFIG, [f"logs.root={root}", *changes]), None)
+    return make_dataset(load_config(CONFIG, [f"logs.root={root}", *changes]), None, None)
 
 
 def write_joined(spec: DatasetSpec) -> None:

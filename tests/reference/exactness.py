@@ -57,7 +57,7 @@ def hard_dataset(root: Path, num_shards: int) -> DatasetSpec:
     The last two days are cut off, so that some events come too late and labels are immature.
     """
     config = load_config(CONFIG, [f"logs.root={root}", f"beam.num_shards={num_shards}", *EXTRA])
-    whole = make_dataset(config, None)
+    whole = make_dataset(config, None, None)
     start = whole.window.train_start
     day = 86_400_000
     window = whole.window.model_copy(
