@@ -22,6 +22,7 @@ from components.report.component import make_report_component
 from components.schema_writer.component import SchemaWriter
 from components.scorer.component import Scorer
 from components.serving_check.component import serving_check_class
+from components.transform.component import Transform
 from models.spec.keys import slice_feature
 from pipeline.code_hash import code_hash, value_hash
 from pipeline.evaluation import eval_config
@@ -113,7 +114,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
 
     # Features --------------------------------------------------------------------------------
     transform = add(
-        tfx.components.Transform(
+        Transform(
             examples=examples,
             schema=schema,
             preprocessing_fn="models.preprocessing.preprocessing_fn",
@@ -124,7 +125,10 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             custom_config={
                 "ranking": examples_json,
                 "code_hash": own_code(
-                    "models/preprocessing.py", "models/feature_layout.py", "models/vocabularies.py"
+                    "components/transform",
+                    "models/preprocessing.py",
+                    "models/feature_layout.py",
+                    "models/vocabularies.py",
                 ),
             },
         )
