@@ -14,7 +14,7 @@ from components.log_example_gen.source_files import num_shards_needed
 from components.log_example_gen.spec import DatasetPrivacy, DatasetSpec, Window
 from components.log_example_gen.window import resolve_window
 from models.spec.errors import ConfigError, PolyrankError
-from models.spec.privacy import PiiKey
+from models.spec.pii_key import PiiKey
 from pipeline.code_hash import code_hash, lock_hash, value_hash
 from pipeline.config import Config
 from pipeline.workdir import Workdir
@@ -167,13 +167,15 @@ def dataset_privacy(config: Config, erase: Path | None = None) -> DatasetPrivacy
     )
 
 
-def make_dataset(config: Config, date: str | None, privacy: DatasetPrivacy | None) -> DatasetSpec:
+def make_dataset(
+    config: Config, date: str | None, privacy: DatasetPrivacy | None = None
+) -> DatasetSpec:
     """Resolves the window and returns the specification of the examples.
 
     Args:
         config: The configuration.
         date: Last day (YYYY-MM-DD, UTC) to see, or None for all there is.
-        privacy: How people's data are hidden.
+        privacy: How people's data are hidden, where a column is pii.
 
     Raises:
         DataError: The logs cannot be used.

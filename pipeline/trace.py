@@ -20,7 +20,7 @@ from components.log_example_gen.trace import Tracer
 from components.log_example_gen.window import as_text
 from models.spec.errors import DataError
 from models.spec.fusion import fused
-from models.spec.privacy import PiiKey
+from models.spec.pii_key import PiiKey
 from models.spec.ranking import RankingSpec
 from pipeline.stored_run import StoredRun
 

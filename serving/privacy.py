@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.spec.errors import ConfigError
-from models.spec.privacy import PiiKey
+from models.spec.pii_key import PiiKey
 from serving.contract import MANIFEST_FILE
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from components.log_example_gen.row_names import SOURCE_FILE, SOURCE_ROW
 from components.log_example_gen.spec import DatasetPrivacy, Erasure
 from models.spec.errors import DataError
-from models.spec.privacy import PiiKey
+from models.spec.pii_key import PiiKey
 
 _DIGEST_CHARACTERS = 32
 

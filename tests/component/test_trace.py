@@ -18,7 +18,7 @@ from components.log_example_gen.window import as_text
 from models.spec.errors import ConfigError, DataError
 from models.spec.fusion import fused
 from models.spec.keys import TIMESTAMP
-from models.spec.privacy import PiiKey
+from models.spec.pii_key import PiiKey
 from pipeline.load import load_config
 from pipeline.plan import RunPlan, make_plan
 from pipeline.stored_run import StoredRun, write_inputs

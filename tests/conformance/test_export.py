@@ -139,6 +139,7 @@ def slate(rows: Rows) -> tuple[Rows, Rows]:
     context = {f.name: [rows[f.name][0]] for f in RANKING.rank_inputs if f.scope == "context"}
     full = candidates | {name: values * 7 for name, values in context.items()}
     full["popularity_rank"] = [1 / 7, 5 / 7, 0.0, 1 / 7, 4 / 7, 5 / 7, 3 / 7]
+    full["priced"] = [6.0] * 7
     full["price_share"] = [2 / 16, 4 / 16, 0.0, 1 / 16, 0.0, 8 / 16, 1 / 16]
     full["price_ratio"] = [2 / 8, 4 / 8, 0.0, 1 / 8, 0.0, 1.0, 1 / 8]
     return candidates | context, full

@@ -94,7 +94,7 @@ def test_training_record(mmoe: Run, transformed: Transformed) -> None:
 def test_it_learns(mmoe: Run) -> None:
     first, last = mmoe.training["epochs"][0], mmoe.training["epochs"][-1]
     assert last["train_loss"]["total"] < first["train_loss"]["total"]
-    assert max(e["validation"]["click"]["auc"] for e in mmoe.training["epochs"]) > 0.65
+    assert max(e["validation"]["click"]["auc"] for e in mmoe.training["epochs"]) > 0.6
 
 
 def test_total_is_the_weighted_sum(mmoe: Run, transformed: Transformed) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from models.spec.privacy import PiiKey
+from models.spec.pii_key import PiiKey
 from simulator.simulate import SimulationConfig, simulate
 from tests.pipeline.test_run import CONFIG, ROOT, SMALL
 

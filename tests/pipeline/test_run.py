@@ -346,7 +346,8 @@ def test_the_baseline_is_the_last_push_of_the_newest_earlier_window(tmp_path: Pa
     for run_id, test_end, version in pushes:
         record = {
             "run_id": run_id, "model_name": config.model_name, "test_end": test_end,
-            "version": version, "model_uri": "m", "statistics_uri": "s", "outputs": {},
+            "version": version, "model_uri": "m", "statistics_uri": "s", "accounts_uri": "a",
+            "outputs": {},
         }  # fmt: skip
         write_atomically(workdir.run(run_id) / "plan.json", json.dumps(record))
 

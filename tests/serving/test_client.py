@@ -571,5 +571,11 @@ def test_the_client_works_without_tensorflow_and_modelling_code(server) -> None:
     scores, heavy, ours, server_modules = found.stdout.splitlines()
     assert scores == "[1.0]"
     assert heavy == "[]"
-    assert set(eval(ours)) == {"models", "models.spec", "models.spec.errors", "models.spec.keys"}
+    assert set(eval(ours)) == {
+        "models",
+        "models.spec",
+        "models.spec.errors",
+        "models.spec.keys",
+        "models.spec.pii_key",
+    }
     assert server_modules == "[]"

@@ -17,7 +17,7 @@ from components.log_example_gen.build import build_examples, read_logs
 from components.log_example_gen.pseudonyms import Pseudonyms, read_erasure
 from components.log_example_gen.spec import DatasetPrivacy, DatasetSpec, Window
 from models.spec.errors import ConfigError, DataError
-from models.spec.privacy import PiiKey
+from models.spec.pii_key import PiiKey
 from pipeline.config import Config
 from pipeline.load import load_config
 from pipeline.plan import dataset_privacy
