@@ -64,8 +64,8 @@ def _figure(name: str, found: Json) -> Figure:
         "y": style.number_channel("known", scale={"domain": [0, 1]}, format=".0%"),
     }
     layers = [
-        style.layer("line", {"strokeWidth": 1.5, "color": style.INK}, encoding),
-        style.layer("point", {"filled": True, "size": 25, "color": style.INK}, encoding),
+        style.layer("line", {"strokeWidth": 1.5, "color": style.ACCENT}, encoding),
+        style.layer("point", {"filled": True, "size": 25, "color": style.ACCENT}, encoding),
     ]
     title = f"{name}: share of final labels known"
     told = "; ".join(f"{_age(row['hours'])} {f.share(row['known'])}" for row in rows[1:])
