@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +11,7 @@ import pytest
 from components.data_gate.accounts import skew_reasons
 from components.data_gate.limits import Limits
 from components.log_example_gen.build import BuiltExamples, build_examples, read_logs
+from pipeline.config import DataChecks
 from pipeline.load import load_config
 from pipeline.plan import make_dataset
 from simulator.simulate import SimulationConfig, simulate
@@ -91,13 +91,13 @@ def test_a_logged_feature_is_not_looked_up(built: tuple[BuiltExamples, BuiltExam
 
 
 def test_too_much_skew_is_refused(built: tuple[BuiltExamples, BuiltExamples]) -> None:
-    limits: dict[str, Any] = {
-        "max_dead_rate": 0.05, "max_drift": 0.3, "max_single_feature_auc": 0.95, "audit_rows": 9,
-        "min_rows": 1, "min_positives": 1,
-    }  # fmt: skip
+    def limits(max_skew: float) -> Limits:
+        declared = DataChecks(max_skew=max_skew).model_dump()
+        return Limits(**declared, min_rows=1, min_positives=1)
+
     accounts = built[1].accounts
-    reasons = skew_reasons(accounts, Limits(**limits, max_skew=0.1))
+    reasons = skew_reasons(accounts, limits(0.1))
     assert [r.partition(":")[0] for r in reasons] == ["feature clicks_24h"] * 3
     assert "limit max_skew 10.0%" in reasons[0] and "availability_lag" in reasons[0]
-    assert skew_reasons(accounts, Limits(**limits, max_skew=0.25)) == []
-    assert skew_reasons(built[0].accounts, Limits(**limits, max_skew=0.0)) == []
+    assert skew_reasons(accounts, limits(0.25)) == []
+    assert skew_reasons(built[0].accounts, limits(0.0)) == []
