@@ -8,6 +8,7 @@ else the machine does hits both. `--write` writes docs/benchmarks/serving.md.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -275,8 +276,17 @@ def _medians(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Runs the sections asked for, and prints or writes what they found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks/serving.md")
+    options = parser.parse_args()
+    unknown = sorted({*options.sections} - {*SECTIONS})
+    if unknown:
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    if options.write and options.sections:
+        parser.error("--write needs all sections: the page holds every one")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -285,7 +295,7 @@ def main(arguments: Sequence[str]) -> None:
     from serving.api.messages import PredictRequest
     from serving.api.tensors import encode
 
-    sections = [name for name in SECTIONS if name in arguments] or list(SECTIONS)
+    sections = options.sections or SECTIONS
     with tempfile.TemporaryDirectory(prefix="polyrank-benchmark-") as name:
         folder = Path(name)
         saved = mmoe_model.write_model(folder / "model")
@@ -308,7 +318,7 @@ def main(arguments: Sequence[str]) -> None:
         for section in sections:
             found[section] = measures[section](folder, saved, base_path, request_file)
             print(section, json.dumps(found[section], indent=1), flush=True)
-    if "--write" in arguments:
+    if options.write:
         from report import write_report
 
         load_average = f"{os.getloadavg()[2]:.0f} over the last 15 minutes"
@@ -326,4 +336,4 @@ def machine() -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
