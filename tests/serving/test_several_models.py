@@ -42,7 +42,11 @@ class Pair:
         return health_pb2_grpc.HealthStub(self.channel).Check(request, timeout=5).status
 
     def states(self, name: str) -> dict[int, VersionState]:
-        return {status.version: status.state for status in self.clients[name].status()}
+        """Returns the state of each version; none before the server has seen the first."""
+        try:
+            return {status.version: status.state for status in self.clients[name].status()}
+        except errors.NotFoundError:
+            return {}
 
     def generation(self, name: str) -> float:
         """Returns the version whose variables computed an answer."""
