@@ -1,13 +1,12 @@
 """A SavedModel in a TensorFlow session, as TF Serving itself runs it.
 
 One session per version. A request runs a callable that is cached per inputs, outputs and time
-limit. Only the part of the graph that the outputs need runs; but a TF2 export wraps each signature
-in one function call, which TensorFlow runs whole, so asking such a model for fewer outputs saves
-their transfer, not their computation.
+limit. Only the part of the graph that the outputs need runs.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import threading
@@ -182,10 +181,11 @@ class SavedModelRuntime:
                 name: SignatureDef.FromString(definition.SerializeToString())
                 for name, definition in meta_graph.signature_def.items()
             }
-            self.signatures: Mapping[str, Signature] = {
-                name: Signature.from_proto(name, definition)
-                for name, definition in self.signature_defs.items()
-            }
+            with graph.as_default():
+                self.signatures: Mapping[str, Signature] = {
+                    name: _prunable(Signature.from_proto(name, definition))
+                    for name, definition in self.signature_defs.items()
+                }
         except Exception as error:
             self._session.close()
             raise _load_failure(error) from None
@@ -249,6 +249,23 @@ class SavedModelRuntime:
             else:
                 self._callables.move_to_end(key)
             return run
+
+
+def _prunable(signature: Signature) -> Signature:
+    """Puts an identity behind every output, in the default graph.
+
+    A signature is one call of a function, and TensorFlow keeps a call whole whose own outputs are
+    fetched. Fetched from behind, it is inlined, and what an output does not need is cut away.
+    """
+    if not signature.is_inference:
+        return signature
+    graph = tf.compat.v1.get_default_graph()
+    outputs = {
+        # Composite tensors have no name, and cannot be fetched: that is the request's error.
+        alias: tf.identity(graph.get_tensor_by_name(name)).name if name else name
+        for alias, name in signature.outputs.items()
+    }
+    return dataclasses.replace(signature, outputs=outputs)
 
 
 def make_callable(

@@ -153,7 +153,7 @@ PUSHES = {
     "half copied": (half_copied, CODES.NOT_FOUND, "saved_model.pb"),
     "no signature": (no_signature, CODES.FAILED_PRECONDITION, "warm-up request 0 failed"),
     "signature of an absent tensor": (
-        signature_of_an_absent_tensor, CODES.INVALID_ARGUMENT, "warm-up request 0 failed"
+        signature_of_an_absent_tensor, CODES.INVALID_ARGUMENT, "'absent:0'"
     ),
     "signature of another type": (
         signature_of_another_type, CODES.INVALID_ARGUMENT, "warm-up request 0 failed"

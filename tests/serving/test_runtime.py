@@ -52,6 +52,28 @@ def test_values(runtime) -> None:
     assert generation.tolist() == [5.0, 5.0, 5.0]
 
 
+def test_outputs_that_are_not_asked_for_are_not_computed(tmp_path) -> None:
+    class Parts(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+        def predict(self, text):
+            return {
+                "length": tf.strings.length(text) + self.zero,
+                "number": tf.strings.to_number(text) + tf.cast(self.zero, tf.float32),
+            }
+
+    module = Parts()
+    module.zero = tf.Variable(0)  # a function that reads a variable is called as a stateful one
+    tf.saved_model.save(module, str(tmp_path), signatures={"predict": module.predict})
+    loaded = SavedModelRuntime(tmp_path)
+    words = {"text": np.array([b"no number"], object)}
+    try:
+        assert [v.tolist() for v in run(loaded, "predict", words, ["length"])] == [[9]]
+        with pytest.raises(StatusError, match="StringToNumberOp"):
+            run(loaded, "predict", words, ["length", "number"])
+    finally:
+        loaded.close()
+
+
 def test_without_the_private_fast_path_the_answers_are_the_same(runtime, monkeypatch) -> None:
     outputs = list(runtime.signatures["predict"].outputs)
     fast = run(runtime, "predict", inputs(), outputs)
