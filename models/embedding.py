@@ -54,7 +54,7 @@ class Embedding(tf.keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         """Makes the tables."""
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False} | kwargs)
         self._layout = layout
         self._l2 = l2
         self._offsets = _offsets(layout, table_rows)

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from models.embedding import Packed
 from models.fusion import bounded_weights, fused_score, weight_inputs
 from models.ranking_model import RankingModel
 from models.request_inputs import dense_features, parse_examples, slate_features, tensor_specs
@@ -28,6 +29,7 @@ def export_model(
     *,
     candidate: Candidate,
     name: str,
+    xla: bool = False,
 ) -> None:
     """Saves the served part of a model.
 
@@ -48,31 +50,40 @@ def export_model(
         export_dir: Folder of the SavedModel.
         candidate: What was trained.
         name: Its name.
+        xla: Whether XLA compiles what lies between looked-up ids and outputs.
     """
     served = tf.Module(name="served_model")
     served.transform = RequestTransform(transform_graph, model.ranking)
-    signatures = _signatures(model, served.transform)
+    signatures = _signatures(model, served.transform, xla=xla)
+    # Half-precision layers wrap their variables: what is read is known by its handle.
     read = {
-        id(variable)
+        id(variable.handle)
         for signature in signatures.values()
         for variable in signature.get_concrete_function().graph.variables
     }
-    served.weights = [v for v in model.variables if id(v) in read]
+    served.weights = [v for v in model.variables if id(v.handle) in read]
     tf.saved_model.save(served, export_dir, signatures=signatures)
     description = Path(export_dir, DESCRIPTION)
     description.parent.mkdir(parents=True, exist_ok=True)
     description.write_text(_description(model.ranking, candidate, name), encoding="utf-8")
 
 
-def _signatures(model: RankingModel, transform: RequestTransform) -> dict[str, Any]:
+def _signatures(model: RankingModel, transform: RequestTransform, *, xla: bool) -> dict[str, Any]:
     """Traces the three signatures, each down to the served tasks alone."""
     ranking = model.ranking
     request, rank = ranking.request_features, ranking.rank_inputs
 
+    def predict_packed(packed: Packed) -> dict[str, tf.Tensor]:
+        return model.predictions(packed, tasks=ranking.served_tasks)
+
+    if xla:
+        predict_packed = tf.function(predict_packed, autograph=False, jit_compile=True)
+
     def scores(
         features: Mapping[str, tf.Tensor], weights: Mapping[str, tf.Tensor] | None = None
     ) -> dict[str, tf.Tensor]:
-        predictions = model.predictions(transform(features), tasks=ranking.served_tasks)
+        # XLA knows no strings: what looks ids up stays outside.
+        predictions = predict_packed(transform(features))
         outputs = {o.name: predictions[o.name] for o in ranking.outputs}
         outputs[SCORE] = fused_score(ranking, outputs, weights)
         return {name: tf.identity(values, name=name) for name, values in outputs.items()}

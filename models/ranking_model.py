@@ -19,6 +19,7 @@ from models.heads import Heads
 from models.links import HeadOutputs, Links
 from models.losses.abstract import Loss
 from models.optimizers import PartOptimizers
+from models.precision import computing_in
 from models.seeding import derived_seed
 from models.spec.keys import DECISION_GROUP
 from models.spec.ranking import RankingSpec
@@ -61,7 +62,8 @@ class RankingModel(tfrs.Model):
         biases: Mapping[str, list[float]],
     ) -> None:
         """Makes the parts; `prepare` makes their variables."""
-        super().__init__(name="ranking_model")
+        # Layers cast what they need to: numbers and positions in a code must come in whole.
+        super().__init__(name="ranking_model", autocast=False)
         self.ranking = ranking
         self.tasks = trained_tasks(ranking, candidate)
         self.links = Links(ranking, losses)
@@ -100,10 +102,11 @@ class RankingModel(tfrs.Model):
             if binary and FeatureLayout.of(ranking).has_decisions
             else None
         )
-        self.objectives = {
-            task: tfrs.tasks.Ranking(loss=TaskLoss(self.links, task), name=f"objective_{task}")
-            for task in self.tasks
-        }
+        with computing_in("float32"):  # or the objectives would round labels
+            self.objectives = {
+                task: tfrs.tasks.Ranking(loss=TaskLoss(self.links, task), name=f"objective_{task}")
+                for task in self.tasks
+            }
         self.balancer = build_balancer(
             candidate.balancer or training.balancer,
             {

@@ -13,6 +13,7 @@ from models.export import export_model
 from models.feature_layout import FeatureLayout
 from models.insights import measure_insights, slice_features
 from models.losses.registry import build_loss
+from models.precision import computing_in
 from models.ranking_model import RankingModel, trained_tasks
 from models.rows import Rows, read_rows
 from models.sampled_weights import population_weights
@@ -87,6 +88,7 @@ def run_fn(fn_args: Any) -> None:
         fn_args.serving_model_dir,
         candidate=settings.candidate,
         name=settings.name,
+        xla=settings.training.xla,
     )
     loop.discard_checkpoints()
 
@@ -145,15 +147,16 @@ def build_model(
         losses[task] = build_loss(ranking.tasks[task], labels, weights)
         biases[task] = losses[task].initial_bias(labels, weights)
     tables = FeatureLayout.of(ranking).tables
-    model = RankingModel(
-        ranking,
-        training,
-        candidate,
-        {name: t.num_rows(transform.vocabulary_size_by_name) for name, t in tables.items()},
-        losses,
-        biases,
-    )
-    model.prepare(next(train.in_order(1)))
+    with computing_in(training.precision):
+        model = RankingModel(
+            ranking,
+            training,
+            candidate,
+            {name: t.num_rows(transform.vocabulary_size_by_name) for name, t in tables.items()},
+            losses,
+            biases,
+        )
+        model.prepare(next(train.in_order(1)))
     return model
 
 

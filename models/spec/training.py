@@ -10,6 +10,9 @@ from models.spec.architecture import ArchitectureConfig, Units
 from models.spec.balancer import BalancerConfig, Fixed, Optimizers
 from models.spec.strict import Strict
 
+Precision = Literal["float32", "bfloat16"]
+"""Types that dense layers may compute in."""
+
 
 class Candidate(Strict):
     """One model to train: an architecture and what is particular to this candidate."""
@@ -70,5 +73,16 @@ class Training(Strict):
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
         default=2_000_000_000,
         description="Decoded train rows are kept in memory between epochs if they fit in this.",
+    )
+    precision: Precision = Field(
+        default="float32",
+        description="Type in which dense layers compute, in training and in the exported model. "
+        "Variables, embedding tables, losses and served outputs are float32 either way.",
+    )
+    xla: bool = Field(
+        default=False,
+        description="Compile the exported model from looked-up ids to outputs with XLA: few fused "
+        "kernels on a GPU. Each new number of rows is compiled when it is first asked for, so "
+        "batch with `allowed_batch_sizes`; and output_filter saves no computation.",
     )
     seed: int = Field(default=0, description="Seed of initialisation, shuffling and dropout.")
