@@ -115,11 +115,13 @@ def results_in(out: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def best_trial(results: dict[str, dict[str, Any]], pair: str, architecture: str) -> int | None:
-    """Returns the trial with the largest sum of both AUCs on validation."""
+def best_trial(
+    results: dict[str, dict[str, Any]], pair: str, architecture: str, num_trials: int
+) -> int | None:
+    """Returns the trial with the largest sum of both AUCs on validation; None before the last."""
     prefix = f"{pair}/{architecture}/trial/"
     trials = [r for key, r in results.items() if key.startswith(prefix)]
-    if not trials:
+    if len(trials) < num_trials:
         return None
     return int(max(trials, key=lambda r: r["objective"])["number"])
 
@@ -187,9 +189,9 @@ class Trainings:
         from models.validation import Validation
 
         tasks = PAIRS[job.pair]
-        ranking: RankingSpec = self._ranking.model_copy(
-            update={"tasks": {t: self._ranking.tasks[t] for t in tasks}}
-        )
+        content = self._ranking.model_dump()
+        content["tasks"] = {task: content["tasks"][task] for task in tasks}
+        ranking = RankingSpec.model_validate(content)
         model_settings, training_settings = settings_of(job.architecture, trial)
         seed = 0 if job.kind == "trial" else job.number + 1
         training = Training.model_validate(
@@ -234,9 +236,9 @@ def train(options: argparse.Namespace) -> None:
             continue
         trial = job.number
         if job.kind != "trial":
-            found = best_trial(done, job.pair, job.architecture)
+            found = best_trial(done, job.pair, job.architecture, options.trials)
             if found is None:
-                print(f"{job.key}: no trial has finished", flush=True)
+                print(f"{job.key}: left for later, not every trial has finished", flush=True)
                 continue
             trial = found
         record = trainings(job, trial, options.epochs)
