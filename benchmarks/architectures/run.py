@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from benchmarks.architectures.page import ARCHITECTURES, PAIRS, page
 from models.seeding import derived_seed
 from models.spec.ranking import RankingSpec
 from models.spec.training import Candidate, Training
@@ -21,20 +21,7 @@ from pipeline.load import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "examples" / "census" / "config.yaml"
-PAIRS = {"income": ("income", "never_married"), "education": ("college", "never_married")}
-"""The two task groups; the first task of each is the one they are named for."""
-ARCHITECTURES = ("single_task", "shared_bottom", "mmoe", "cross_stitch", "ple", "aitm")
-PAPER = {
-    ("income", "income"): {
-        "single_task": 0.9337, "shared_bottom": 0.9295, "cross_stitch": 0.9361, "mmoe": 0.9359,
-    },
-    ("education", "college"): {
-        "single_task": 0.8792, "shared_bottom": 0.8813, "cross_stitch": 0.8819, "mmoe": 0.8826,
-    },
-}  # fmt: skip
-"""Mean test AUC in Ma et al., tables 1 and 2."""
-GRADIENT_BOOSTING = {"income": 0.9502, "never_married": 0.9945, "college": 0.8978}
-"""One model per task on the same inputs."""
+DOCS = ROOT / "docs" / "benchmarks"
 
 
 @dataclass(frozen=True)
@@ -247,60 +234,16 @@ def train(options: argparse.Namespace) -> None:
         print(f"{job.key}: {record['objective']:.4f} {record['test']}", flush=True)
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Returns mean and half-width of the 95 % t interval over seeds."""
-    if len(values) < 2:
-        return float(np.mean(values)), float("nan")
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values)), float(half)
-
-
-def tabulate(out: Path) -> str:
-    """Lays out the results as Markdown."""
+def tabulate(out: Path, *, write: bool) -> None:
+    """Prints the page, or writes it with the results it is made of."""
     results = results_in(out)
-    lines = []
-    for pair, tasks in PAIRS.items():
-        lines += [f"### {pair.capitalize()} and marital status", ""]
-        lines += [
-            "| architecture | " + " | ".join(tasks) + " | paper | parameters | trials | seeds |"
-        ]
-        lines += ["|---|" + "---|" * (len(tasks) + 4)]
-        for name in ARCHITECTURES:
-            finals = [r for r in results.values() if r["key"].startswith(f"{pair}/{name}/final/")]
-            trials = sum(key.startswith(f"{pair}/{name}/trial/") for key in results)
-            if not finals:
-                continue
-            cells = []
-            for task in tasks:
-                mean, half = interval([r["test"][task] for r in finals])
-                cells.append(f"{mean:.4f} ± {half:.4f}")
-            paper = PAPER[pair, tasks[0]].get(name)
-            lines.append(
-                f"| {name} | {' | '.join(cells)} | {paper or ''} | {finals[0]['parameters']:,} | "
-                f"{trials} | {len(finals)} |"
-            )
-        reference = " | ".join(f"{GRADIENT_BOOSTING[task]:.4f}" for task in tasks)
-        lines += [f"| gradient boosting, one task | {reference} | | | | |", ""]
-    same = sorted((r for r in results.values() if r["kind"] == "same"), key=lambda r: r["number"])
-    lines += _same(same)
-    return "\n".join(lines)
-
-
-def _same(records: list[dict[str, Any]], size: int = 5) -> list[str]:
-    """Compares pairs of disjoint sets of seeds of one configuration."""
-    sets = [records[i : i + size] for i in range(0, len(records) - size + 1, size)]
-    pairs = list(zip(sets[::2], sets[1::2], strict=False))
-    if not pairs:
-        return []
-    task = PAIRS[records[0]["pair"]][0]
-    claims = sum(
-        stats.ttest_ind(
-            [r["test"][task] for r in a], [r["test"][task] for r in b], equal_var=False
-        ).pvalue
-        < 0.05
-        for a, b in pairs
-    )
-    return [f"A/A: {claims} of {len(pairs)} comparisons of equals claim a difference (5 % level)."]
+    text = page(list(results.values()))
+    if not write:
+        print(text)
+        return
+    (DOCS / "census.md").write_text(text, encoding="utf-8")
+    lines = [json.dumps(results[key]) + "\n" for key in sorted(results)]
+    (DOCS / "census.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def main() -> None:
@@ -322,15 +265,16 @@ def main() -> None:
     command.add_argument("--seeds", type=int, default=5, help="of the best settings (default 5)")
     command.add_argument("--epochs", type=int, default=8, help="at most (default 8)")
     command.add_argument("--same", type=int, default=0, help="pairs of the A/A comparison")
-    command = commands.add_parser("table", help="print the table")
+    command = commands.add_parser("table", help="print the page")
     command.add_argument("--out", type=Path, required=True, help="folder of `prepare`")
+    command.add_argument("--write", action="store_true", help="write docs/benchmarks/census.*")
     options = parser.parse_args()
     if options.command == "prepare":
         prepare(options.data, options.out)
     elif options.command == "train":
         train(options)
     else:
-        print(tabulate(options.out))
+        tabulate(options.out, write=options.write)
 
 
 if __name__ == "__main__":
