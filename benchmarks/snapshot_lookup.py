@@ -69,7 +69,7 @@ def write(folder: Path, count: int) -> dict[str, Path]:
     items = EntitySet(
         ("item_id",),
         Texts.of([key.encode() for key in keys]),
-        tuple(Numbers(name, values[name], 0.0, False) for name in names),
+        tuple(Numbers(name, name, values[name], 0.0, False) for name in names),
     )
     write_snapshot(folder / "snapshot.lookup", 0, [items], [])
     print(f"written in {time.process_time() - start:.1f} CPU seconds")

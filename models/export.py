@@ -15,6 +15,8 @@ from models.fusion import bounded_weights, fused_score, weight_inputs
 from models.ranking_model import RankingModel
 from models.request_inputs import dense_features, parse_examples, slate_features, tensor_specs
 from models.request_transform import RequestTransform
+from models.spec.definition import feature_definitions
+from models.spec.keys import DEFINITIONS
 from models.spec.ranking import RankingSpec
 from models.spec.training import Candidate
 
@@ -36,7 +38,8 @@ def export_model(
     Signatures: ``serving_default`` (``examples``, serialized tf.Examples of request features),
     ``predict`` (one tensor per request feature) and ``rank`` (context once, candidates [N];
     slate-relative features are computed; ``score_weight__<output>`` [1] where the score declares
-    bounds, optional). Outputs: one float32 [N] per served output, in natural
+    bounds, optional); where as-of features are taken also ``feature_definitions`` (see
+    `models.spec.keys.DEFINITIONS`). Outputs: one float32 [N] per served output, in natural
     units, and ``score``.
 
     What is saved is a new module with the tables, vocabularies and weights that the signatures
@@ -69,7 +72,7 @@ def export_model(
 
 
 def _signatures(model: RankingModel, transform: RequestTransform, *, xla: bool) -> dict[str, Any]:
-    """Traces the three signatures, each down to the served tasks alone."""
+    """Traces the signatures, each down to the served tasks alone."""
     ranking = model.ranking
     request, rank = ranking.request_features, ranking.rank_inputs
 
@@ -98,12 +101,19 @@ def _signatures(model: RankingModel, transform: RequestTransform, *, xla: bool) 
         features = slate_features(ranking, dense_features(inputs, rank))
         return scores(features, bounded_weights(ranking, inputs))
 
+    def told(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {DEFINITIONS: tf.identity(inputs[DEFINITIONS])}
+
     examples = tf.TensorSpec([None], tf.string, name="examples")
-    return {
+    signatures = {
         "serving_default": _traced(serving_default, {"examples": examples}),
         "predict": _traced(predict, tensor_specs(request)),
         "rank": _traced(rank_candidates, tensor_specs(rank), weight_inputs(ranking)),
     }
+    if definitions := feature_definitions(ranking):
+        text = tf.constant([json.dumps(definitions)])
+        signatures[DEFINITIONS] = _traced(told, {}, {DEFINITIONS: text})
+    return signatures
 
 
 def _traced(

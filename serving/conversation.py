@@ -37,6 +37,9 @@ from serving.snapshot_features import FilledFeatures, SnapshotFeatures
 T = TypeVar("T")
 Inputs = dict[str, tensors.Array]
 
+Encode = Callable[[SignatureSpec, Mapping[str, str]], Inputs]
+"""Makes the inputs of a signature; given what the model takes its as-of features to mean."""
+
 METHODS = (services.PREDICT, services.GET_MODEL_METADATA, services.GET_MODEL_STATUS)
 """The methods that calls are made of."""
 
@@ -185,8 +188,10 @@ class Conversation:
         columns = self._hidden(as_columns(inputs))
         features = self.features if signature == PREDICT else None
 
-        def encode(spec: SignatureSpec) -> Inputs:
-            complete = features.fill_rows(columns, spec.inputs)[0] if features else columns
+        def encode(spec: SignatureSpec, definitions: Mapping[str, str]) -> Inputs:
+            complete = columns
+            if features is not None:
+                complete, _ = features.fill_rows(columns, spec.inputs, definitions)
             arrays = encode_inputs(complete, spec)
             if signature != RANK:
                 check_batch(arrays)
@@ -218,7 +223,7 @@ class Conversation:
         # Ids are returned as the caller wrote them.
         hidden = replace(slate, columns=self._hidden(slate.columns))
 
-        def encode(spec: SignatureSpec) -> Inputs:
+        def encode(spec: SignatureSpec, definitions: Mapping[str, str]) -> Inputs:
             if SCORE_OUTPUT not in spec.outputs:
                 raise PreconditionError(
                     f"model {self._settings.model!r} has no output {SCORE_OUTPUT!r} to rank by",
@@ -229,7 +234,9 @@ class Conversation:
             if features is None:
                 return encode_rank(once, hidden, id_key, weights or {}, spec)
             nonlocal filled
-            context, columns, filled = features.fill_slate(once, hidden.columns, spec.inputs)
+            context, columns, filled = features.fill_slate(
+                once, hidden.columns, spec.inputs, definitions
+            )
             complete = replace(hidden, columns=columns)
             return encode_rank(context, complete, id_key, weights or {}, spec)
 
@@ -285,7 +292,7 @@ class Conversation:
     def _ask(
         self,
         signature: str,
-        encode: Callable[[SignatureSpec], Inputs],
+        encode: Encode,
         outputs: Sequence[str] | None,
     ) -> Steps[tuple[dict[str, tensors.Array], int]]:
         """Encodes, sends and decodes one Predict; comes to the outputs and the version."""
@@ -306,6 +313,10 @@ class Conversation:
         version = response.model_spec.version.value
         if version != metadata.version:
             self._metadata = None
+            if self.features is not None:
+                # What was filled in fitted the version before; does it fit the one that answered?
+                newer = yield from self._fetch_metadata(budget)
+                encode(newer.signature(signature), newer.definitions)
         try:
             answered = {name: tensors.decode(proto) for name, proto in response.outputs.items()}
         except tensors.TensorError as error:
@@ -317,14 +328,14 @@ class Conversation:
     def _encode(
         self,
         signature: str,
-        encode: Callable[[SignatureSpec], Inputs],
+        encode: Encode,
         outputs: Sequence[str] | None,
         budget: Budget,
     ) -> Steps[tuple[Inputs, ModelMetadata]]:
         def attempt(metadata: ModelMetadata) -> Inputs:
             spec = metadata.signature(signature)
             spec.check_output_names(outputs or ())
-            return encode(spec)
+            return encode(spec, metadata.definitions)
 
         cached = self._metadata
         if cached is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from models.spec.errors import nearest
+from models.spec.keys import DEFINITIONS
+from serving.api import tensors
 from serving.api.messages import DATA_TYPE_NAMES, SignatureDefMap
 from serving.errors import InvalidRequestError, PreconditionError, ServerFaultError
 
@@ -129,11 +132,13 @@ class ModelMetadata:
         model: Name of the model.
         version: The version that answered.
         signatures: Signatures by name.
+        definitions: Hash of what the model takes each of its as-of features to mean, by name.
     """
 
     model: str
     version: int
     signatures: Mapping[str, SignatureSpec]
+    definitions: Mapping[str, str]
 
     @classmethod
     def from_proto(cls, response: Any) -> ModelMetadata:
@@ -153,6 +158,7 @@ class ModelMetadata:
                 for name in sorted(found.signature_def)
                 if not name.startswith("__")  # initialisation ops, not signatures
             },
+            definitions=_definitions(found.signature_def),
         )
 
     def signature(self, name: str) -> SignatureSpec:
@@ -171,6 +177,13 @@ class ModelMetadata:
                 received=repr(name),
                 remedy="ask for a signature that this version has, or push one that has it",
             ) from None
+
+
+def _definitions(signatures: Mapping[str, Any]) -> Mapping[str, str]:
+    if DEFINITIONS not in signatures:
+        return {}
+    (text,) = tensors.decode(signatures[DEFINITIONS].defaults[DEFINITIONS])
+    return dict(json.loads(text))
 
 
 def _listed(names: Iterable[str]) -> str:

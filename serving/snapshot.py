@@ -61,12 +61,18 @@ class FeatureSnapshot:
     Attributes:
         as_of_ms: Time at which a request would see these values, in milliseconds since 1970.
         rates: Ratios that are computed from looked-up features, by name.
+        definitions: Hash of what each of `features` means, by name.
     """
 
     def __init__(self, content: Array, header: Mapping[str, Any]) -> None:
         """Finds the arrays; `open` does the rest."""
         self.as_of_ms = int(header["as_of_ms"])
         self.rates = {each["name"]: RateOf(**each) for each in header["rates"]}
+        self.definitions: Mapping[str, str] = {
+            each["name"]: each["definition"]
+            for group in (*(e["features"] for e in header["entities"]), header["rates"])
+            for each in group
+        }
         self._sets = [_Entities.of(each, content) for each in header["entities"]]
         self._set_of = {name: entities for entities in self._sets for name in entities.features}
 
@@ -298,8 +304,8 @@ def _header(mapped: mmap.mmap, file: Path) -> Any:
     """Reads the header and checks that every array it describes is there."""
     broken = DataError(
         f"{file} is not a whole feature snapshot",
-        constraint="a file that a run wrote, not cut or changed since",
-        remedy="copy it again from runs/RUN_ID/features",
+        constraint="a file that a run of this version of polyrank wrote, not cut or changed since",
+        remedy="copy it again from runs/RUN_ID/features, or run again after an update",
     )
     if len(mapped) < len(MAGIC) + TAIL.size or mapped[: len(MAGIC)] != MAGIC:
         raise broken

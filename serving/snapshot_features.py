@@ -20,6 +20,12 @@ class StaleSnapshotError(PreconditionError):
     advice = "load the snapshot of a newer run, or raise max_age_seconds"
 
 
+class OtherDefinitionError(PreconditionError):
+    """A feature at hand means something else than the model was trained on."""
+
+    advice = "load the snapshot of the run that pushed the model, runs/RUN_ID/features"
+
+
 @dataclass(frozen=True)
 class FilledFeatures:
     """Where the as-of features of a request came from.
@@ -71,26 +77,32 @@ class SnapshotFeatures:
     clock: Callable[[], int] = lambda: round(time.time() * 1000)
 
     def fill_rows(
-        self, inputs: Mapping[str, Any], wanted: Collection[str]
+        self, inputs: Mapping[str, Any], wanted: Collection[str], definitions: Mapping[str, str]
     ) -> tuple[dict[str, Any], FilledFeatures]:
         """Completes rows of the `predict` signature.
 
         Args:
             inputs: Per input N values, entity columns among them.
             wanted: Inputs of the signature.
+            definitions: What the model takes the features to mean, from its metadata.
 
         Returns:
             The inputs to send, and where the new ones came from.
 
         Raises:
             InvalidRequestError: An entity column is missing.
+            OtherDefinitionError: The model takes a feature to mean something else.
             StaleSnapshotError: The snapshot is too old.
         """
-        _, rows, filled = self.fill_slate({}, inputs, wanted)
+        _, rows, filled = self.fill_slate({}, inputs, wanted, definitions)
         return rows, filled
 
     def fill_slate(
-        self, context: Mapping[str, Any], candidates: Mapping[str, Any], wanted: Collection[str]
+        self,
+        context: Mapping[str, Any],
+        candidates: Mapping[str, Any],
+        wanted: Collection[str],
+        definitions: Mapping[str, str],
     ) -> tuple[dict[str, Any], dict[str, Any], FilledFeatures]:
         """Completes a request of the `rank` signature.
 
@@ -101,12 +113,14 @@ class SnapshotFeatures:
             context: Values given once.
             candidates: Per feature N values.
             wanted: Inputs of the signature.
+            definitions: What the model takes the features to mean, from its metadata.
 
         Returns:
             Context and candidates to send, and where the new values came from.
 
         Raises:
             InvalidRequestError: An entity column is missing.
+            OtherDefinitionError: The model takes a feature to mean something else.
             StaleSnapshotError: The snapshot is too old.
         """
         at_ms = self.clock()
@@ -116,6 +130,7 @@ class SnapshotFeatures:
         once: list[str] = []
         each: list[str] = []
         for name in missing:
+            self._check_definition(name, definitions.get(name))
             columns = self.snapshot.columns_of(name)
             self._check_entity(name, columns, given)
             (once if set(columns) <= context.keys() else each).append(name)
@@ -151,6 +166,15 @@ class SnapshotFeatures:
                 remedy=StaleSnapshotError.advice,
             )
         return is_stale
+
+    def _check_definition(self, name: str, definition: str | None) -> None:
+        if definition != self.snapshot.definitions[name]:
+            raise OtherDefinitionError(
+                f"the snapshot's feature {name!r} is not the one the model was trained on",
+                constraint=f"definition {definition}" if definition else "a model that defines it",
+                received=f"definition {self.snapshot.definitions[name]}",
+                remedy=OtherDefinitionError.advice,
+            )
 
     def _columns_of(self, features: Sequence[str]) -> list[str]:
         return list(dict.fromkeys(c for n in features for c in self.snapshot.columns_of(n)))

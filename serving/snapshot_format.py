@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 Hashes: TypeAlias = NDArray[np.uint64]
 
-MAGIC = b"PRSNAP01"
+MAGIC = b"PRSNAP02"
 TAIL = struct.Struct("<QI8s")
 """Length of the header, its CRC-32, magic."""
 
@@ -78,12 +78,14 @@ class Numbers:
 
     Attributes:
         name: Feature name.
+        definition: Hash of what it means.
         values: Float64, NaN where missing, [entities].
         default: What an entity without events has; NaN for missing.
         elapses: Whether the value grows with the time since the snapshot (ages, in seconds).
     """
 
     name: str
+    definition: str
     values: Array
     default: float
     elapses: bool
@@ -95,12 +97,14 @@ class Lists:
 
     Attributes:
         name: Feature name.
+        definition: Hash of what it means.
         offsets: Where each entity's list starts among the codes, [entities + 1].
         codes: Positions in `dictionary`, [values].
         dictionary: The distinct texts.
     """
 
     name: str
+    definition: str
     offsets: Array
     codes: Array
     dictionary: Texts
@@ -126,6 +130,7 @@ class RateOf:
     """A smoothed ratio of two features of the snapshot; computed when it is asked for."""
 
     name: str
+    definition: str
     numerator: str
     denominator: str
     prior_rate: float
@@ -193,6 +198,7 @@ def _write_feature(feature: Numbers | Lists, order: Array, write: _ArrayWriter) 
     if isinstance(feature, Numbers):
         return {
             "name": feature.name,
+            "definition": feature.definition,
             "kind": "number",
             "default": None if np.isnan(feature.default) else feature.default,
             "elapses": feature.elapses,
@@ -202,6 +208,7 @@ def _write_feature(feature: Numbers | Lists, order: Array, write: _ArrayWriter) 
     lengths = feature.offsets[order + 1].astype(np.int64) - starts
     return {
         "name": feature.name,
+        "definition": feature.definition,
         "kind": "texts",
         "offsets": write(_smallest_integers(offsets_of(lengths))),
         "codes": write(_smallest_integers(feature.codes[spread(starts, lengths)])),

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from components.leakage_gate.saved_model import ExportedGraph, Node
+from models.spec.definition import feature_definitions
 from models.spec.feature import Feature
-from models.spec.keys import WEIGHT_INPUT_PREFIX
+from models.spec.keys import DEFINITIONS, WEIGHT_INPUT_PREFIX
 from models.spec.ranking import RankingSpec
 
 SERVING_DEFAULT, PREDICT, RANK = "serving_default", "predict", "rank"
@@ -42,10 +43,11 @@ def model_reasons(ranking: RankingSpec, graph: ExportedGraph) -> list[str]:
 
 
 def _signature_reasons(ranking: RankingSpec, graph: ExportedGraph) -> Iterator[str]:
-    for name in sorted(set(graph.signatures) - set(SIGNATURES)):
-        yield (
-            f"unknown signature {name!r}; expected {', '.join(SIGNATURES)} and no other; {_REMEDY}"
-        )
+    expected = [*SIGNATURES, *([DEFINITIONS] if feature_definitions(ranking) else [])]
+    for name in sorted(set(graph.signatures) - set(expected)):
+        yield f"unknown signature {name!r}; expected {', '.join(expected)} and no other; {_REMEDY}"
+    if DEFINITIONS in expected:
+        yield from _definitions_reasons(graph)
     outputs = {o.name for o in ranking.outputs} | {SCORE}
     for name in SIGNATURES:
         signature = graph.signatures.get(name)
@@ -60,6 +62,21 @@ def _signature_reasons(ranking: RankingSpec, graph: ExportedGraph) -> Iterator[s
             )
         for output in sorted(outputs - signature.outputs):
             yield f"signature {name!r} lacks the output {output!r}; {_REMEDY}"
+
+
+def _definitions_reasons(graph: ExportedGraph) -> Iterator[str]:
+    signature = graph.signatures.get(DEFINITIONS)
+    if signature is None:
+        yield (
+            f"signature {DEFINITIONS!r} is absent; expected it in a model of as-of features, or "
+            f"clients cannot tell whether a snapshot fits; {_REMEDY}"
+        )
+        return
+    if dict(signature.inputs) != {DEFINITIONS: "string"} or signature.outputs != {DEFINITIONS}:
+        yield (
+            f"signature {DEFINITIONS!r} must have {DEFINITIONS!r} as its one input and output; "
+            f"received {', '.join(sorted({*signature.inputs, *signature.outputs}))}; {_REMEDY}"
+        )
 
 
 def _input_reasons(

@@ -174,6 +174,5 @@ def _scattered(values: pl.Series, order: Ints, num_queries: int, feature: AsOf) 
     if feature.aggregate == "last_values":
         default = pl.Series([[]], dtype=pl.List(pl.String))
     else:
-        zero = 0.0 if feature.aggregate in ("count", "sum") else None
-        default = pl.Series([zero], dtype=pl.Float64)
+        default = pl.Series([feature.default], dtype=pl.Float64)
     return pl.concat([values.cast(default.dtype), default]).gather(position)

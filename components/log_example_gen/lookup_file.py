@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.log_example_gen.plan import Plan
+from models.spec.definition import computed_definitions
 from models.spec.feature import AsOf
 from serving.snapshot_format import (
     KEY_SEPARATOR,
@@ -35,9 +36,11 @@ def write_lookup(
         tables: Entity columns and the snapshot of each entity set, taken one at a time.
         path: The file.
     """
+    definitions = computed_definitions(plan.ranking)
     rates = [
         RateOf(
             name,
+            definitions[name],
             feature.rate.numerator,
             feature.rate.denominator,
             feature.rate.prior_rate,
@@ -47,28 +50,31 @@ def write_lookup(
         if feature.rate is not None
         and {feature.rate.numerator, feature.rate.denominator} <= set(plan.as_of_features)
     ]
-    sets = (_entity_set(plan, entity, frame) for entity, frame in tables)
+    sets = (_entity_set(plan, definitions, entity, frame) for entity, frame in tables)
     write_snapshot(path, plan.window.cutoff, sets, rates)
 
 
-def _entity_set(plan: Plan, entity: tuple[str, ...], frame: pl.DataFrame) -> EntitySet:
+def _entity_set(
+    plan: Plan, definitions: Mapping[str, str], entity: tuple[str, ...], frame: pl.DataFrame
+) -> EntitySet:
     keys = [frame[name].to_arrow().cast(pa.large_binary()) for name in entity]
     joined = keys[0] if len(keys) == 1 else pc.binary_join_element_wise(*keys, _SEPARATOR)
     # A logged feature comes with the request; our own computation of it does not stand in for it.
     features = [
-        _feature(name, feature, frame[name])
+        _feature(name, definitions[name], feature, frame[name])
         for name, feature in plan.features_of(entity).items()
         if name in plan.ranking.features
     ]
     return EntitySet(entity, _texts(joined), tuple(features))
 
 
-def _feature(name: str, feature: AsOf, values: pl.Series) -> Numbers | Lists:
+def _feature(name: str, definition: str, feature: AsOf, values: pl.Series) -> Numbers | Lists:
     if feature.aggregate != "last_values":
         return Numbers(
             name,
+            definition,
             values.fill_null(float("nan")).to_numpy(),
-            default=0.0 if feature.aggregate in ("count", "sum") else float("nan"),
+            default=float("nan") if feature.default is None else feature.default,
             elapses=feature.aggregate in ("age", "recency"),
         )
     lists = values.rechunk().to_arrow().cast(pa.large_list(pa.large_string()))
@@ -76,6 +82,7 @@ def _feature(name: str, feature: AsOf, values: pl.Series) -> Numbers | Lists:
     encoded = lists.values.dictionary_encode()
     return Lists(
         name,
+        definition,
         lists.offsets.to_numpy(),
         encoded.indices.to_numpy().astype(np.int64),
         _texts(encoded.dictionary.cast(pa.large_binary())),

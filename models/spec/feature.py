@@ -121,6 +121,11 @@ class AsOf(Strict):
         description="DuckDB SQL condition over the events' columns, e.g. `clicked` or `value > 3`.",
     )
 
+    @property
+    def default(self) -> float | None:
+        """The number that an entity without events has; None where that is a missing value."""
+        return 0.0 if self.aggregate in ("count", "sum") else None
+
 
 class Rate(Strict):
     """`(numerator + prior_rate * prior_strength) / (denominator + prior_strength)`."""

@@ -16,6 +16,10 @@ TRANSFORMED_GROUP = "group__id"
 WEIGHT_INPUT_PREFIX = "score_weight__"
 """`score_weight__<output>`: float32 [1] input of `rank` that overrides a fusion weight."""
 
+DEFINITIONS = "feature_definitions"
+"""Signature that tells what a model takes its as-of features to mean, and its only input and
+output: a string [1], the JSON of `models.spec.definition.feature_definitions`. It is the input's
+default, so that the model's metadata hold it, whichever server serves them."""
 
 DECISION_GROUP = "decision__tower"
 """Feature group of decision columns: they enter through a tower of their own, in training only."""

@@ -206,6 +206,28 @@ def test_a_snapshot_that_is_too_old_is_refused(
         _rank(target, path, features, "--max-feature-age", "36h")
 
 
+def test_a_snapshot_whose_features_mean_something_else_is_refused(
+    pushed: tuple[dict[str, Any], Workdir, pd.DataFrame],
+    target: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from serving import snapshot
+    from serving.snapshot_features import OtherDefinitionError
+
+    def other(mapped: Any, file: Path, read: Any = snapshot._header) -> Any:
+        header = read(mapped, file)
+        named = {f["name"]: f for entities in header["entities"] for f in entities["features"]}
+        named["item_age"]["definition"] = "another"
+        return header
+
+    summary, workdir, slates = pushed
+    path = _raw_request(slates[slates["Req#"] == slates["Req#"].iloc[0]], tmp_path / "r.json")
+    monkeypatch.setattr(snapshot, "_header", other)
+    with pytest.raises(OtherDefinitionError, match=r"'item_age'.*received definition another"):
+        _rank(target, path, workdir.run(summary["run_id"]) / "features")
+
+
 def test_quality_against_lag_is_measured_and_shown(
     pushed: tuple[dict[str, Any], Workdir, pd.DataFrame],
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from functools import partial
@@ -11,10 +12,14 @@ import grpc
 import numpy as np
 import pytest
 
+from models.spec.keys import DEFINITIONS
 from serving import errors, retry
 from serving.api import messages, services, tensors
 from serving.conversation import Call, ClientSettings, Conversation, Pause
 from serving.retry import RetryPolicy
+from serving.snapshot import FeatureSnapshot
+from serving.snapshot_features import OtherDefinitionError, SnapshotFeatures
+from serving.snapshot_format import EntitySet, Numbers, Texts, write_snapshot
 
 
 class RpcError(grpc.RpcError):
@@ -37,6 +42,7 @@ class Server:
         self.steps: list[Call | Pause] = []
         self.failures: list[grpc.StatusCode] = []
         self.version = 1
+        self.definitions: dict[int, dict[str, str]] = {}
         monkeypatch.setattr(retry.time, "monotonic", lambda: self.now)
 
     def hold(self, steps: Any) -> Any:
@@ -71,6 +77,10 @@ class Server:
             predict.inputs["x"].dtype = messages.DATA_TYPES["DT_FLOAT"]
             predict.inputs["x"].tensor_shape.dim.add(size=-1)
             predict.outputs["score"].dtype = messages.DATA_TYPES["DT_FLOAT"]
+            if self.version in self.definitions:
+                text = json.dumps(self.definitions[self.version]).encode()
+                told = signatures.signature_def[DEFINITIONS]
+                told.defaults[DEFINITIONS].CopyFrom(tensors.encode([text]))
             response.metadata["signature_def"].Pack(signatures)
         else:
             response.outputs["score"].CopyFrom(tensors.encode(np.zeros(1, np.float32)))
@@ -172,3 +182,47 @@ def test_polls_slow_down(server, monkeypatch) -> None:
     assert server.hold(conversation().wait_until_available(60.0)) == 1
     pauses = [step.seconds for step in server.steps if isinstance(step, Pause)]
     assert pauses == [0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5, 0.5]
+
+
+# Features of a snapshot ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def talk(tmp_path) -> Conversation:
+    """A client that fills `x` by item."""
+    views = Numbers("x", "x/1", np.array([7.0]), default=0.0, elapses=False)
+    items = EntitySet(("item",), Texts.of([b"a"]), (views,))
+    write_snapshot(tmp_path / "s", 0, [items], [])
+    features = SnapshotFeatures(FeatureSnapshot.open(tmp_path / "s"), clock=lambda: 0)
+    return conversation(features=features)
+
+
+def sent(server: Server) -> list[float]:
+    predicts = [step for step in server.steps if step.method is services.PREDICT]
+    return [tensors.decode(step.request.inputs["x"])[0] for step in predicts]
+
+
+def test_features_that_mean_the_same_are_filled_in(server, talk) -> None:
+    server.definitions = {1: {"x": "x/1", "other": "other/1"}}
+    server.hold(talk.predict({"item": ["a"]}, "predict", None))
+    assert sent(server) == [7.0]
+
+
+@pytest.mark.parametrize("definitions", [{"x": "x/2"}, {"y": "x/1"}, None])
+def test_features_that_mean_something_else_are_not_sent(server, talk, definitions) -> None:
+    server.definitions = {} if definitions is None else {1: definitions}
+    with pytest.raises(OtherDefinitionError, match=r"feature 'x' is not the one.*RUN_ID/features"):
+        server.hold(talk.predict({"item": ["a"]}, "predict", None))
+    assert sent(server) == []
+    server.hold(talk.predict({"x": [1.0]}, "predict", None))
+    assert sent(server) == [1.0]  # the request's own value is the caller's
+
+
+def test_an_answer_of_a_newer_model_counts_only_if_the_features_fit_it(server, talk) -> None:
+    server.definitions = {1: {"x": "x/1"}, 2: {"x": "x/1"}, 3: {"x": "x/2"}}
+    for server.version in (1, 2):
+        assert server.hold(talk.predict({"item": ["a"]}, "predict", None))
+    server.version = 3
+    with pytest.raises(OtherDefinitionError, match="definition x/2"):
+        server.hold(talk.predict({"item": ["a"]}, "predict", None))
+    assert server.calls().count("Predict") == 3

@@ -19,11 +19,17 @@ from components.log_example_gen.build import build_examples, read_logs
 from components.log_example_gen.lookup_file import write_lookup
 from components.log_example_gen.plan import Plan
 from components.log_example_gen.spec import DatasetSpec, Window
+from components.log_example_gen.stages import looked_up
+from models.spec.definition import computed_definitions
 from models.spec.errors import DataError
 from serving import snapshot_format
 from serving.errors import InvalidRequestError
 from serving.snapshot import FeatureSnapshot
-from serving.snapshot_features import SnapshotFeatures, StaleSnapshotError
+from serving.snapshot_features import (
+    OtherDefinitionError,
+    SnapshotFeatures,
+    StaleSnapshotError,
+)
 from serving.snapshot_format import (
     EntitySet,
     Lists,
@@ -167,18 +173,28 @@ def write(path: Path, keys: list[str] = KEYS, as_of_ms: int = TIME) -> Path:
     texts = Texts.of([b"p", "\u00e9".encode(), b""])
     codes = np.array([j % 3 for i in range(count) for j in range(i)], dtype=np.int64)
     features = (
-        Numbers("views", np.arange(count) - 0.5, default=0.0, elapses=False),
-        Numbers("age", np.arange(count) * 1.001, default=np.nan, elapses=True),
-        Numbers("holes", np.where(np.arange(count) % 2, np.nan, 0.1), np.nan, elapses=False),
-        Lists("seen", np.concatenate([[0], np.cumsum(np.arange(count))]), codes, texts),
+        Numbers("views", "views/1", np.arange(count) - 0.5, default=0.0, elapses=False),
+        Numbers("age", "age/1", np.arange(count) * 1.001, default=np.nan, elapses=True),
+        Numbers(
+            "holes", "holes/1", np.where(np.arange(count) % 2, np.nan, 0.1), np.nan, elapses=False
+        ),
+        Lists("seen", "seen/1", np.concatenate([[0], np.cumsum(np.arange(count))]), codes, texts),
     )
     users = EntitySet(
         ("user", "kind"),
         Texts.of([b"u\xffk", b"u\xff", b"\xffk", b"uk\xff"]),
-        (Numbers("user_views", np.array([1.0, 2.0, 3.0, 4.0]), default=0.0, elapses=False),),
+        (
+            Numbers(
+                "user_views",
+                "user_views/1",
+                np.array([1.0, 2.0, 3.0, 4.0]),
+                default=0.0,
+                elapses=False,
+            ),
+        ),
     )
     items = EntitySet(("item",), Texts.of([k.encode() for k in keys]), features)
-    rate = RateOf("rate", "user_views", "views", prior_rate=0.5, prior_strength=2.0)
+    rate = RateOf("rate", "rate/1", "user_views", "views", prior_rate=0.5, prior_strength=2.0)
     write_snapshot(path, as_of_ms, [items, users], [rate])
     return path
 
@@ -311,6 +327,7 @@ def test_a_request_is_completed(snapshot: FeatureSnapshot) -> None:
         {"user": "u", "kind": ["k"], "device": "phone"},
         {"item": ["a", "b", "new"], "age": [9.0, 9.0, 9.0]},
         {"user_views", "views", "age", "rate", "device", "user"},
+        snapshot.definitions,
     )
     assert context == {"user": "u", "device": "phone", "user_views": 1.0}
     assert candidates["views"].tolist() == [0.5, 1.5, 0.0]
@@ -325,7 +342,9 @@ def test_a_request_is_completed(snapshot: FeatureSnapshot) -> None:
 
 def test_ages_go_on(snapshot: FeatureSnapshot) -> None:
     features = SnapshotFeatures(snapshot, clock=at(TIME + 2500))
-    rows, filled = features.fill_rows({"item": ["a", "b", "new"]}, {"age", "seen"})
+    rows, filled = features.fill_rows(
+        {"item": ["a", "b", "new"]}, {"age", "seen"}, snapshot.definitions
+    )
     np.testing.assert_array_equal(rows["age"], [3.501, 4.502, np.nan])
     assert rows["seen"] == [["p"], ["p", "\u00e9"], []]
     assert filled.num_unknown == {("item",): 1}
@@ -334,19 +353,42 @@ def test_ages_go_on(snapshot: FeatureSnapshot) -> None:
 def test_an_old_snapshot_is_refused_or_flagged(snapshot: FeatureSnapshot) -> None:
     late = at(TIME + 60_001)
     with pytest.raises(StaleSnapshotError, match=r"at most 60 s.*received 60\.001 s"):
-        SnapshotFeatures(snapshot, 60.0, clock=late).fill_rows({"item": ["a"]}, {"views"})
+        SnapshotFeatures(snapshot, 60.0, clock=late).fill_rows(
+            {"item": ["a"]}, {"views"}, snapshot.definitions
+        )
     flagging = SnapshotFeatures(snapshot, 60.0, "flag", clock=late)
-    assert flagging.fill_rows({"item": ["a"]}, {"views"})[1].is_stale
+    assert flagging.fill_rows({"item": ["a"]}, {"views"}, snapshot.definitions)[1].is_stale
     on_time = SnapshotFeatures(snapshot, 60.0, clock=at(TIME + 60_000))
-    assert not on_time.fill_rows({"item": ["a"]}, {"views"})[1].is_stale
+    assert not on_time.fill_rows({"item": ["a"]}, {"views"}, snapshot.definitions)[1].is_stale
 
 
 def test_requests_that_cannot_be_completed_say_why(snapshot: FeatureSnapshot) -> None:
     features = SnapshotFeatures(snapshot, clock=at(TIME))
     with pytest.raises(InvalidRequestError, match=r"'views'.*item.*received no item"):
-        features.fill_slate({"user": "u"}, {"price": [1.0]}, {"views"})
+        features.fill_slate({"user": "u"}, {"price": [1.0]}, {"views"}, snapshot.definitions)
     with pytest.raises(InvalidRequestError, match=r"entity column 'item'.*received float"):
-        features.fill_rows({"item": [1.5]}, {"views"})
+        features.fill_rows({"item": [1.5]}, {"views"}, snapshot.definitions)
+
+
+def test_a_feature_that_means_something_else_is_named(snapshot: FeatureSnapshot) -> None:
+    features = SnapshotFeatures(snapshot, clock=at(TIME))
+    for changed in ({"views": "views/2"}, {"rate": "rate/2"}):
+        ((name, other),) = changed.items()
+        with pytest.raises(OtherDefinitionError, match=rf"'{name}'.*{other}.*received.*{name}/1"):
+            features.fill_slate(
+                {"user": "u", "kind": "k"},
+                {"item": ["a"]},
+                {"views", "rate", "age"},
+                {**snapshot.definitions, **changed},
+            )
+
+
+def test_the_file_knows_what_its_features_mean() -> None:
+    spec = small_logs.dataset(small_logs.SLATES, _window(BASE + 30))
+    empty = [
+        (entity, looked_up(entity, None, {}, Plan(spec))[1]) for entity in Plan(spec).entity_sets
+    ]
+    assert opened(spec, dict(empty)).definitions == computed_definitions(spec.ranking)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -12,6 +12,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from components.leakage_gate.model_gate import judge_models
+from components.leakage_gate.model_lock import model_reasons
+from components.leakage_gate.saved_model import ExportedGraph, Signature
 from models.spec.ranking import RankingSpec
 
 RANKING = RankingSpec.model_validate_json(
@@ -220,6 +222,26 @@ def test_a_missing_output_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_signature_is_refused(tmp_path: Path) -> None:
     reason = _only_reason(tmp_path, signatures=(*SIGNATURES, "debug"))
     assert "unknown signature 'debug'" in reason
+
+
+def test_a_model_of_as_of_features_tells_what_they_mean() -> None:
+    exposures = {"as_of": {"events": "impressions", "entity": "item", "aggregate": "count"}}
+    changed = RANKING.model_dump(mode="json")
+    changed["features"]["exposures"] = exposures
+    ranking = RankingSpec.model_validate_json(json.dumps(changed))
+
+    def reasons(**signatures: Signature) -> list[str]:
+        graph = ExportedGraph(signatures, frozenset(), (), (), (), frozenset())
+        return [r for r in model_reasons(ranking, graph) if "feature_definitions" in r]
+
+    one = frozenset({"feature_definitions"})
+    told = Signature({"feature_definitions": "string"}, one, one)
+    assert reasons(feature_definitions=told) == []
+    assert "is absent" in reasons()[0]
+    also = Signature({**told.inputs, "liked": "float32"}, one, one)
+    assert "received feature_definitions, liked" in reasons(feature_definitions=also)[0]
+    says = Signature(told.inputs, frozenset({"like"}), one)
+    assert "received feature_definitions, like" in reasons(feature_definitions=says)[0]
 
 
 def test_an_absent_signature_is_refused(tmp_path: Path) -> None:
