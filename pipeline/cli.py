@@ -154,6 +154,12 @@ def _run(options: argparse.Namespace) -> int:
         )  # fmt: skip
     if finished:
         print(f"{summary['run_id']} was finished before ({summary['state']}): nothing to do")
+    if newer := summary.get("superseded_by"):
+        print(
+            f"note: not pushed: version {newer['version']} is served, of the newer window up to "
+            f"{newer['test_end']}; --set push.allow_older=true replaces it",
+            file=sys.stderr,
+        )
     for warning in summary["warnings"]:
         print(f"note: {warning}", file=sys.stderr)
     if summary["error"]:
@@ -273,12 +279,13 @@ def _status(options: argparse.Namespace) -> int:
     from pipeline.workdir import Workdir
 
     for summary in Workdir.open(options.workdir).summaries():
-        pushed = summary["pushed"]
+        pushed, newer = summary["pushed"], summary.get("superseded_by")
         first, last = summary["window"]["test"] or ("unknown", "unknown")
         print(
             f"{summary['run_id']}  {summary['state']:<9}  test {first[:10]} to {last[:10]}  "
             f"champion {summary['champion'] or 'none'}  "
             + (f"pushed {pushed['model']} {pushed['version']}" if pushed else "not pushed")
+            + (f" (superseded by version {newer['version']})" if newer else "")
         )
     return 0
 

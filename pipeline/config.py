@@ -134,6 +134,12 @@ class Push(Strict):
         description="Memory that a server has for the model ('8GiB'), on its GPU if it has one. A "
         "model larger than half of it is refused, because two versions are loaded during a swap.",
     )
+    allow_older: bool = Field(
+        default=False,
+        description="Push although the version that is served comes from a newer window. Without "
+        "it a run for an earlier --date is measured and reported, but does not replace a newer "
+        "model.",
+    )
 
 
 REFUSED_RUNNERS = {

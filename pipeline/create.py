@@ -270,6 +270,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             serving_dir=str(plan.workdir.serving),
             model_name=config.model_name,
             memory_bytes=json.dumps(config.push.memory_bytes),
+            allow_older=json.dumps(config.push.allow_older),
             deploy_json=config.deploy.model_dump_json(),
             run_id=plan.run_id,
             provenance_json=json.dumps(plan.provenance),

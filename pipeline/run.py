@@ -114,7 +114,7 @@ def _finish(plan: AnyRun, results: dict[str, Any], summary: dict[str, Any]) -> N
     folder = plan.workdir.run(plan.run_id)
     _keep_outputs(folder, results)
     write_report(plan, results, summary)
-    if isinstance(plan, RunPlan) and summary["state"] == "succeeded":
+    if isinstance(plan, RunPlan) and summary["state"] == "succeeded" and summary["pushed"]:
         examples = results["LogExampleGen"].outputs["examples"][0]
         write_sample_request(
             Path(examples, "Split-test"),

@@ -13,6 +13,7 @@ from components.champion.executor import FILE_NAME as CHAMPION_FILE
 from components.champion.executor import METRIC_GATE_FAILED
 from components.log_example_gen.spec import Window
 from components.model_pusher.executor import FILE_NAME as PUSHED_FILE
+from components.model_pusher.executor import SUPERSEDED_FILE
 from components.scorer.executor import FILE_NAME as PREDICTIONS_FILE
 from components.verdict import Verdict, read_verdict
 from models.spec.metric import METRICS
@@ -48,6 +49,9 @@ def build_summary(
     """
     accounts = read_accounts(results) or accounts or {}
     champion = _json(results, "Champion", "champion", CHAMPION_FILE)
+    newer = _json(results, "ModelPusher", "pushed_model", SUPERSEDED_FILE)
+    if newer:
+        newer["test_end"] = _timestamp(newer["test_end"] - 1)
     summary = {
         "schema_version": SCHEMA_VERSION,
         "run_id": plan.run_id,
@@ -81,6 +85,7 @@ def build_summary(
         },
         "champion": champion.get("champion"),
         "pushed": _json(results, "ModelPusher", "pushed_model", PUSHED_FILE) or None,
+        "superseded_by": newer or None,
         "oracle": read_oracle(plan, results),
     }
     if state == "refused" and error is not None:

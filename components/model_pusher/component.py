@@ -22,7 +22,7 @@ def model_pusher_class(candidates: Sequence[str]) -> type[Any]:
         inputs=inputs,
         outputs={"pushed_model": standard_artifacts.PushedModel},
         parameters=(
-            "ranking_json", "serving_dir", "model_name", "memory_bytes", "deploy_json",
-            "run_id", "provenance_json", "code_hash",
+            "ranking_json", "serving_dir", "model_name", "memory_bytes", "allow_older",
+            "deploy_json", "run_id", "provenance_json", "code_hash",
         ),
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tfx.utils import path_utils
 
 from components.champion.executor import FILE_NAME as CHAMPION_FILE
 from components.model_pusher.export_gate import export_problems
-from components.model_pusher.push import push
+from components.model_pusher.push import find_newer, push
 from components.model_pusher.requests import synthetic_requests
 from components.verdict import read_verdict
 from models.spec.errors import Refused
@@ -22,6 +23,7 @@ from serving.deploy.spec import Deploy
 from serving.warmup import write_warmup
 
 FILE_NAME = "pushed.json"
+SUPERSEDED_FILE = "superseded.json"
 
 
 class Executor(base_executor.BaseExecutor):
@@ -34,6 +36,9 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Pushes; writes `pushed.json` with model, version and path.
+
+        Where the served version comes from a newer window, nothing is pushed unless `allow_older`
+        is true, and `superseded.json` says so: version, run and end of window of what is served.
 
         Raises:
             Refused: The champion is not blessed, or the servers could not load or hold it. Nothing
@@ -53,8 +58,17 @@ class Executor(base_executor.BaseExecutor):
         )
         if problems:
             raise Refused(f"ModelPusher refused {champion}: {'; '.join(problems)}")
+        folder = Path(artifact_utils.get_single_uri(output_dict["pushed_model"]))
+        folder.mkdir(parents=True, exist_ok=True)
         model_name = exec_properties["model_name"]
         serving_dir = Path(exec_properties["serving_dir"])
+        run_id = exec_properties["run_id"]
+        provenance = json.loads(exec_properties["provenance_json"])
+        test_end = provenance["window"]["test_end"]
+        newer = find_newer(serving_dir / model_name, run_id=run_id, test_end=test_end)
+        if newer is not None and not json.loads(exec_properties["allow_older"]):
+            (folder / SUPERSEDED_FILE).write_text(json.dumps(asdict(newer)))
+            return
         requests = synthetic_requests(ranking)
 
         def add_warmup(staged: Path) -> None:
@@ -63,14 +77,12 @@ class Executor(base_executor.BaseExecutor):
         pushed = push(
             model_dir,
             serving_dir / model_name,
-            run_id=exec_properties["run_id"],
-            provenance={**json.loads(exec_properties["provenance_json"]), "candidate": champion},
+            run_id=run_id,
+            provenance={**provenance, "candidate": champion},
             complete=add_warmup,
         )
         deploy = Deploy.model_validate_json(exec_properties["deploy_json"])
         render_beside_versions(model_name, deploy, serving_dir / model_name)
-        folder = Path(artifact_utils.get_single_uri(output_dict["pushed_model"]))
-        folder.mkdir(parents=True, exist_ok=True)
         record = {"model": model_name, "version": pushed.version, "path": str(pushed.path)}
         (folder / FILE_NAME).write_text(json.dumps(record))
         artifact = artifact_utils.get_single_instance(output_dict["pushed_model"])

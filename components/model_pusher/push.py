@@ -35,6 +35,44 @@ class Pushed:
     new: bool
 
 
+@dataclass(frozen=True)
+class Newer:
+    """The served version, of a newer window than the one to push.
+
+    Attributes:
+        version: Its number.
+        run_id: The run that pushed it.
+        test_end: End of that run's window, in milliseconds since 1970.
+    """
+
+    version: int
+    run_id: str
+    test_end: int
+
+
+def find_newer(base_path: Path, *, run_id: str, test_end: int) -> Newer | None:
+    """Finds out whether a push would replace a model of a newer window.
+
+    Servers take the highest version, so that is what a push replaces; a window that somebody asked
+    to roll back to counts as much as any other. Versions without a manifest are not ours to judge.
+
+    Args:
+        base_path: TF Serving base path.
+        run_id: The run that wants to push. One that has pushed replaces nothing by a retry.
+        test_end: End of its window, in milliseconds since 1970.
+    """
+    found = versions(base_path)
+    manifests = {version: read_manifest(path) for version, path in found.items()}
+    if any(m is not None and m.get("run_id") == run_id for m in manifests.values()):
+        return None
+    served = max(found, default=None)
+    manifest = manifests.get(served) if served is not None else None
+    window = (manifest or {}).get("window") or {}
+    if served is None or manifest is None or window.get("test_end", test_end) <= test_end:
+        return None
+    return Newer(served, manifest["run_id"], window["test_end"])
+
+
 def push(
     model_dir: Path,
     base_path: Path,

@@ -26,7 +26,7 @@ class Outcome:
     """What happened and why.
 
     Attributes:
-        badge: One word: pushed, refused, failed or finished.
+        badge: One word: pushed, superseded, refused, failed or finished.
         tone: good or bad.
         title: The outcome as a sentence.
         reasons: Why, most telling first.
@@ -89,6 +89,14 @@ def _verdict(inputs: ReportInputs) -> tuple[str, Tone, str]:
             "good",
             f"{name} was pushed as {pushed.get('model')}, version {pushed.get('version')}",
         )
+    newer = inputs.summary.get("superseded_by")
+    if inputs.state == "succeeded" and newer:
+        return (
+            "superseded",
+            "",
+            f"Every gate passed; not pushed, because version {newer['version']} comes from a newer "
+            f"window (up to {f.moment(newer['test_end'])} UTC)",
+        )
     if inputs.state == "succeeded":
         return "finished", "", "The run finished; nothing was pushed"
     if inputs.state == "refused":
@@ -129,6 +137,10 @@ def _reasons(inputs: ReportInputs) -> list[str]:
             reasons.append(f"{name}: {'; '.join(others)}")
     if inputs.champion and inputs.state == "succeeded":
         reasons.insert(0, _why_champion(inputs))
+    if inputs.summary.get("superseded_by"):
+        reasons.append(
+            "An older window does not replace a newer one; push.allow_older: true lets it."
+        )
     if not reasons and inputs.summary.get("error"):
         reasons.append(str(inputs.summary["error"]))
     return [f.clipped(reason, _MAX_REASON) for reason in reasons] or ["No reason was recorded."]

@@ -247,6 +247,18 @@ def test_a_later_window_has_a_baseline_and_reuses_nothing_stale(
     # The earlier window again: still its own baseline (none), still a no-op.
     again, finished = _run(own, logs, *fewer, date="2026-01-07")
     assert finished and again["pushed"]["version"] == 1
+    # Another configuration of the earlier window does not replace what is served, unless asked to.
+    other = [*fewer, "tasks.click.gates={auc: {min: 0.31}}"]
+    older, _ = _run(own, logs, *other, date="2026-01-07")
+    assert (older["state"], older["error"], older["exit_code"]) == ("succeeded", None, 0)
+    assert older["champion"] == "mmoe" and older["pushed"] is None
+    assert older["superseded_by"]["version"] == 2
+    assert older["superseded_by"]["run_id"] == second["run_id"]
+    assert older["superseded_by"]["test_end"] == second["window"]["test"][1]
+    assert "not pushed, because version 2" in own.report(older["run_id"]).read_text()
+    assert sorted(p.name for p in own.serving.glob("simulated/[0-9]*")) == ["1", "2"]
+    asked, _ = _run(own, logs, *other, "push.allow_older=true", date="2026-01-07")
+    assert asked["pushed"]["version"] == 3 and asked["superseded_by"] is None
     # A change in the newest day is named, and nothing is trained on it.
     changed = tmp_path_factory.mktemp("changed") / "logs"
     shutil.copytree(logs, changed)

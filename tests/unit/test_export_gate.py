@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import versions
 
 from components.model_pusher.export_gate import export_problems, model_bytes
+from components.model_pusher.push import versions as pushed_versions
 from components.verdict import Verdict, write_verdict
 from models.spec.errors import Refused
 from serving.deploy.release import TF_SERVING
@@ -148,8 +150,9 @@ def test_the_pusher_asks_the_gate(exported: Path, tmp_path: Path) -> None:
         "model_name": "m",
         "serving_dir": str(tmp_path / "serving"),
         "run_id": "r",
-        "provenance_json": "{}",
+        "provenance_json": '{"window": {"test_end": 1000}}',
         "memory_bytes": "5000",
+        "allow_older": "false",
         "deploy_json": "{}",
     }
     with pytest.raises(Refused, match="ModelPusher refused mmoe: the model has"):
@@ -159,3 +162,17 @@ def test_the_pusher_asks_the_gate(exported: Path, tmp_path: Path) -> None:
     base_path = tmp_path / "serving" / "m"
     assert sorted(p.name for p in base_path.iterdir()) == ["1", "config", "run_tf_serving.sh"]
     assert (base_path / "config" / "models.config").is_file()
+    assert json.loads((tmp_path / "pushed" / "pushed.json").read_text())["version"] == 1
+
+    older = {"run_id": "s", "provenance_json": '{"window": {"test_end": 999}}'}
+    properties |= {"memory_bytes": "null", **older}
+    outputs = {"pushed_model": artifact(standard_artifacts.PushedModel, "superseded")}
+    Executor().Do(inputs, outputs, properties)
+    assert sorted(pushed_versions(base_path)) == [1]
+    assert not (tmp_path / "superseded" / "pushed.json").exists()
+    told = json.loads((tmp_path / "superseded" / "superseded.json").read_text())
+    assert told == {"version": 1, "run_id": "r", "test_end": 1000}
+    outputs = {"pushed_model": artifact(standard_artifacts.PushedModel, "asked")}
+    Executor().Do(inputs, outputs, properties | {"allow_older": "true"})
+    assert sorted(pushed_versions(base_path)) == [1, 2]
+    assert [p.name for p in (tmp_path / "asked").iterdir()] == ["pushed.json"]

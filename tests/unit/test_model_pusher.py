@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from components.model_pusher.push import MANIFEST, checksums, push, read_manifest, versions
+from components.model_pusher.push import (
+    MANIFEST,
+    Newer,
+    checksums,
+    find_newer,
+    push,
+    read_manifest,
+    versions,
+)
 
 
 @pytest.fixture
@@ -132,3 +140,23 @@ def test_a_kill_leaves_the_old_or_the_new_state(
     retried = push(model, base, run_id="b", provenance={})
     assert retried.version == 2
     assert retried.new != pushed
+
+
+def test_the_served_version_tells_whether_a_window_is_older(tmp_path: Path, model: Path) -> None:
+    base_path = tmp_path / "m"
+
+    def newer_than(test_end: int, run_id: str = "asks") -> Newer | None:
+        return find_newer(base_path, run_id=run_id, test_end=test_end)
+
+    assert newer_than(5) is None  # nothing is served
+    for run_id, test_end in (("a", 10), ("b", 30)):
+        push(model, base_path, run_id=run_id, provenance={"window": {"test_end": test_end}})
+    assert newer_than(29) == Newer(version=2, run_id="b", test_end=30)
+    assert newer_than(30) is None and newer_than(31) is None
+    assert newer_than(10, run_id="a") is None  # a retry finds what it pushed
+    # Rolled back on purpose: the window that is served now is the one to beat.
+    push(model, base_path, run_id="c", provenance={"window": {"test_end": 10}})
+    assert newer_than(20) is None
+    assert newer_than(9) == Newer(version=3, run_id="c", test_end=10)
+    (base_path / "4").mkdir()  # somebody else's
+    assert newer_than(1) is None

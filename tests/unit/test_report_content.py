@@ -163,6 +163,15 @@ def test_pushed_run_says_so_first(run: Run, text: str) -> None:
     assert text.index(found.title) < text.index("<nav")
 
 
+def test_superseded_run_names_what_is_served(run: Run) -> None:
+    newer = {"version": 9, "run_id": "feed-2", "test_end": "2026-03-12T23:59:59.999+00:00"}
+    summary = {**run.inputs.summary, "pushed": None, "superseded_by": newer}
+    found = outcome(dataclasses.replace(run.inputs, summary=summary))
+    assert (found.badge, found.tone) == ("superseded", "")
+    assert "because version 9 comes from a newer window (up to 2026-03-12 23:59 UTC)" in found.title
+    assert "push.allow_older" in found.reasons[-1]
+
+
 @pytest.mark.usefixtures("without_charts")
 def test_refused_run_says_which_gate_failed_by_how_much(refused: Run, tmp_path: Path) -> None:
     found = outcome(refused.inputs)
