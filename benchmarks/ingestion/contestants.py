@@ -2,12 +2,14 @@
 
     python -m benchmarks.ingestion.contestants NAME DATASET.json OUT
 
-prints the processor and wall seconds of the work alone, imports left out, as JSON.
+prints the processor and wall seconds of the work alone, imports left out, as JSON. The contestants
+use the cores that the process may run on.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -18,13 +20,17 @@ from components.log_example_gen.spec import DatasetSpec
 
 
 def ours(spec: DatasetSpec, out: Path) -> Callable[[], None]:
-    """LogExampleGen from raw logs: validation, joins, labels, masks, splits, accounts."""
+    """LogExampleGen from raw logs: validation, joins, labels, masks, splits, accounts.
+
+    One thread of Beam per core, as `beam.direct_num_workers` is meant to be set.
+    """
     import apache_beam as beam
 
     from components.log_example_gen.executor import generate_examples
+    from pipeline.config import Beam
 
     def work() -> None:
-        pipeline = beam.Pipeline(argv=["--runner=FnApiRunner"])
+        pipeline = beam.Pipeline(argv=list(Beam(direct_num_workers=_cores()).pipeline_arguments))
         generate_examples(spec, str(out / "examples"), str(out / "accounts"), pipeline)
 
     return work
@@ -33,8 +39,21 @@ def ours(spec: DatasetSpec, out: Path) -> Callable[[], None]:
 def stock(spec: DatasetSpec, out: Path) -> Callable[[], None]:
     """TFX's ParquetExampleGen, row by row, from one table in which everything is joined already.
 
-    It is given what it cannot do: the joined table, labels and masks included.
+    It is given what it cannot do: the joined table, labels and masks included. One Beam worker, as
+    TFX has it unless told otherwise.
     """
+    return _stock(spec, out, ["--runner=FnApiRunner"])
+
+
+def stock_processes(spec: DatasetSpec, out: Path) -> Callable[[], None]:
+    """The same with one Beam process per core: its Python does not use a second core otherwise."""
+    from pipeline.config import Beam
+
+    beam = Beam(direct_num_workers=_cores(), direct_running_mode="multi_processing")
+    return _stock(spec, out, list(beam.pipeline_arguments))
+
+
+def _stock(spec: DatasetSpec, out: Path, beam_arguments: list[str]) -> Callable[[], None]:
     import apache_beam as beam
     from tfx.components.example_gen.custom_executors import parquet_executor
     from tfx.proto import example_gen_pb2
@@ -45,7 +64,7 @@ def stock(spec: DatasetSpec, out: Path) -> Callable[[], None]:
         example_gen_pb2.Input.Split(name=name, pattern=f"{name}/*")
         for name in ("train", "validation", "test")
     ]
-    context = parquet_executor.Executor.Context(beam_pipeline_args=["--runner=FnApiRunner"])
+    context = parquet_executor.Executor.Context(beam_pipeline_args=beam_arguments)
     executor = parquet_executor.Executor(context)
     examples = standard_artifacts.Examples()
     examples.uri = str(out / "examples")
@@ -112,7 +131,13 @@ def floor(spec: DatasetSpec, out: Path) -> Callable[[], None]:
     return work
 
 
-CONTESTANTS = {"ours": ours, "stock": stock, "floor": floor}
+CONTESTANTS = {
+    contestant.__name__: contestant for contestant in (ours, stock, stock_processes, floor)
+}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _cpu_seconds() -> float:

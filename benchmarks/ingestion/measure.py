@@ -1,6 +1,7 @@
 """Compares LogExampleGen with TFX's stock path and with the floor; ratios of one run.
 
     python -m benchmarks.ingestion.measure --impressions 1000000 --rounds 3
+    python -m benchmarks.ingestion.measure --contestants ours --pii
     python -m benchmarks.ingestion.measure --scaling 1000000 16000000
 
 Contestants take turns, so that whatever else the machine does meets all of them; each round gives
@@ -17,21 +18,38 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from components.log_example_gen.build import build_examples, read_logs
 from components.log_example_gen.spec import DatasetSpec
 from pipeline.load import load_config
-from pipeline.plan import make_dataset
+from pipeline.plan import dataset_privacy, make_dataset
 from simulator.simulate import SimulationConfig, simulate
 
 CONFIG = Path(__file__).parents[2] / "examples" / "simulated" / "config.yaml"
 
 
-def dataset(root: Path, *, plain: bool) -> DatasetSpec:
-    """The simulated example; plain: without features computed from the logs."""
-    changes = ["features={}"] if plain else []
-    return make_dataset(load_config(CONFIG, [f"logs.root={root}", *changes]), None, None)
+_KEY_ENV = "POLYRANK_BENCHMARK_PII_KEY"
+_PII = (
+    f"privacy={{key_env: {_KEY_ENV}}}",
+    *(f"{columns}.user_id.pii=true" for columns in (
+        "columns", "logs.streams.clicks.columns", "logs.streams.conversions.columns",
+    )),
+)  # fmt: skip
+
+
+def dataset(root: Path, *, plain: bool, pii: bool = False) -> DatasetSpec:
+    """The simulated example.
+
+    Args:
+        root: Its logs.
+        plain: Without features computed from the logs.
+        pii: With keyed hashes in the place of user ids, in impressions, clicks and conversions.
+    """
+    changes = [*(["features={}"] if plain else []), *(_PII if pii else [])]
+    config = load_config(CONFIG, [f"logs.root={root}", *changes])
+    return make_dataset(config, None, dataset_privacy(config))
 
 
 def write_joined(spec: DatasetSpec) -> None:
@@ -62,13 +80,13 @@ def run(name: str, spec: DatasetSpec, cores: int) -> dict[str, float]:
         return found
 
 
-def compare(spec: DatasetSpec, names: list[str], rounds: int, cores: int) -> None:
-    """Prints times and the ratio of each contestant to ours."""
-    times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+def compare(entries: Mapping[str, tuple[str, DatasetSpec]], rounds: int, cores: int) -> None:
+    """Prints times and the ratio of each entry, a contestant on a dataset, to `ours`."""
+    times: dict[str, list[dict[str, float]]] = {name: [] for name in entries}
     for _ in range(rounds):
-        for name in names:
-            times[name].append(run(name, spec, cores))
-    for name in names:
+        for name, (contestant, spec) in entries.items():
+            times[name].append(run(contestant, spec, cores))
+    for name in entries:
         shown = []
         for kind in ("cpu_seconds", "wall_seconds"):
             own = [t[kind] for t in times[name]]
@@ -85,6 +103,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--contestants", nargs="+", default=["ours", "stock", "floor"])
     parser.add_argument("--features", action="store_true", help="as-of and slate features too")
+    parser.add_argument("--pii", action="store_true", help="ours with user ids hashed too")
     parser.add_argument("--scaling", type=int, nargs=2, metavar=("SMALL", "LARGE"))
     arguments = parser.parse_args()
     if arguments.scaling:
@@ -93,11 +112,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ingestion-") as folder:
         root = Path(folder)
         simulate(SimulationConfig(impressions=arguments.impressions, seed=1), root)
-        spec = dataset(root, plain=not arguments.features)
-        if "stock" in arguments.contestants:
+        plain = not arguments.features
+        spec = dataset(root, plain=plain)
+        if {"stock", "stock_processes"} & set(arguments.contestants):
             write_joined(spec)
+        entries = {name: (name, spec) for name in arguments.contestants}
+        if arguments.pii:
+            os.environ.setdefault(_KEY_ENV, "a key of this benchmark, hiding nobody")
+            entries["ours, user ids hashed"] = ("ours", dataset(root, plain=plain, pii=True))
         for cores in arguments.cores:
-            compare(spec, arguments.contestants, arguments.rounds, cores)
+            compare(entries, arguments.rounds, cores)
 
 
 def _scaling(small: int, large: int) -> None:
