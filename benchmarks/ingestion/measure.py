@@ -114,7 +114,7 @@ def main() -> None:
         simulate(SimulationConfig(impressions=arguments.impressions, seed=1), root)
         plain = not arguments.features
         spec = dataset(root, plain=plain)
-        if {"stock", "stock_processes"} & set(arguments.contestants):
+        if "stock" in arguments.contestants:
             write_joined(spec)
         entries = {name: (name, spec) for name in arguments.contestants}
         if arguments.pii:
