@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +16,11 @@ _BASE = 0x9E3779B97F4A7C15
 _BASE_INVERSE = pow(_BASE, -1, 2**64)
 _SEPARATOR = 0x100
 _MISSING = 0x101
+_CHUNK_ROWS = 8_192
+"""Rows hashed at a time, so that the work stays in the processor's cache."""
+_KEPT_POWERS = 2**18
+"""Enough for a chunk of keys of 32 bytes; longer ones make their own."""
+
 MAX_TABLE_ROWS = 65_536
 """Longest table sent between stages: elements must stay far below Beam's 2 GB."""
 
@@ -48,12 +54,16 @@ def key_hash(keys: list[pl.Series]) -> NDArray[np.uint64]:
     Returns:
         uint64 [rows].
     """
-    total = np.zeros(len(keys[0]), dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for key in keys:
-            total = total * np.uint64(_BASE) + _text_hash(as_key_text(key))
-            total = _mixed(total)
-    return total
+    texts = [as_key_text(key) for key in keys]
+    hashes = np.empty(len(texts[0]), dtype=np.uint64)
+    for begin in range(0, len(hashes), _CHUNK_ROWS):
+        total = np.zeros(len(texts[0][begin : begin + _CHUNK_ROWS]), dtype=np.uint64)
+        with np.errstate(over="ignore"):
+            for text in texts:
+                part = _text_hash(text.slice(begin, _CHUNK_ROWS))
+                total = _mixed(total * np.uint64(_BASE) + part)
+        hashes[begin : begin + _CHUNK_ROWS] = total
+    return hashes
 
 
 def split_by_shard(
@@ -88,15 +98,28 @@ def _text_hash(text: pl.Series) -> NDArray[np.uint64]:
     data = arrow.buffers()[2]
     content = np.frombuffer(data, np.uint8)[first:last] if data else np.zeros(0, np.uint8)
     # sum of (byte + 1) * base^i over the value's bytes, shifted back to begin at base^0.
-    powers = np.full(len(content), _BASE, dtype=np.uint64)
-    powers[:1] = 1
+    powers, inverse_powers = _powers(len(content) + 1)
     prefix = np.zeros(len(content) + 1, dtype=np.uint64)
-    np.cumsum((content.astype(np.uint64) + np.uint64(1)) * np.cumprod(powers), out=prefix[1:])
-    starts = (offsets[:-1] - first).astype(np.uint64)
-    sums = prefix[offsets[1:] - first] - prefix[offsets[:-1] - first]
-    hashed = sums * np.power(np.uint64(_BASE_INVERSE), starts)
+    np.cumsum((content.astype(np.uint64) + np.uint64(1)) * powers[: len(content)], out=prefix[1:])
+    ends = offsets - first
+    hashed = (prefix[ends[1:]] - prefix[ends[:-1]]) * inverse_powers[ends[:-1]]
     hashed = hashed * np.uint64(_BASE) + np.uint64(_SEPARATOR)
     return np.where(text.is_null().to_numpy(), np.uint64(_MISSING), hashed)
+
+
+def _powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Returns at least `count` powers of the base and of its inverse, from the 0th on."""
+    return _kept_powers() if count <= _KEPT_POWERS else _make_powers(count)
+
+
+@functools.cache
+def _kept_powers() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    return _make_powers(_KEPT_POWERS)
+
+
+def _make_powers(count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    exponents = np.arange(count, dtype=np.uint64)
+    return np.power(np.uint64(_BASE), exponents), np.power(np.uint64(_BASE_INVERSE), exponents)
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -51,6 +51,16 @@ def test_a_slice_hashes_like_its_rows() -> None:
     assert shard_of([texts[40:60]], 97).tolist() == shard_of([texts], 97)[40:60].tolist()
 
 
+def test_a_row_has_the_same_shard_in_tables_of_any_length() -> None:
+    """Rows are hashed in chunks, and long texts beyond the powers that are kept."""
+    texts = pl.Series([f"k{i}" * (1 + i % 3) for i in range(20_000)])
+    texts[8_191] = "x" * 300_000
+    whole = shard_of([texts, texts], 1000)
+    for begin in (0, 8_190, 8_191, 8_192, 16_384, 19_999):
+        part = texts[begin : begin + 3]
+        assert shard_of([part, part], 1000).tolist() == whole[begin : begin + 3].tolist()
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     pairs=st.lists(st.tuples(st.one_of(st.none(), st.text(max_size=5)), st.text(max_size=5))),

@@ -435,7 +435,7 @@ def test_every_client_hashes_before_it_sends() -> None:
     signatures = {n: SignatureSpec(n, specs, outputs, frozenset()) for n in (RANK, PREDICT)}
     privacy = RequestPrivacy(("user_id", "friends", "item_id"), KEY)
     conversation = Conversation(ClientSettings("localhost:1", "ranker", privacy=privacy))
-    conversation._metadata = ModelMetadata("ranker", 1, signatures)
+    conversation._metadata = ModelMetadata("ranker", 1, signatures, {})
     context = {"user_id": PERSON, "friends": ["a", "b"]}
     candidates = [{"item_id": "x"}, {"item_id": "y"}]
     asked = [
