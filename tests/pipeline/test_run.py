@@ -270,7 +270,7 @@ def test_a_later_window_has_a_baseline_and_reuses_nothing_stale(
     third, _ = _run(own, changed, *fewer, date="2026-01-08")
     assert third["state"] == "refused" and third["exit_code"] == 3
     assert "column device: new category 'slate_pc'" in third["error"]
-    assert third["baseline_run_id"] == first["run_id"]
+    assert third["baseline_run_id"] == asked["run_id"]  # the last one pushed for the earlier window
     states = {c["name"]: c["state"] for c in third["components"]}
     assert states["DataGate"] == "complete"
     assert {s for n, s in states.items() if n.startswith(("Transform", "Trainer"))} == {"not_run"}
