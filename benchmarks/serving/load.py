@@ -95,7 +95,7 @@ def _open(
         "codes": dict(codes),
         "refusal_max_ms": 1e3 * max(refused, default=0.0),
         "refusal_p99_ms": 1e3 * float(np.quantile(refused, 0.99)) if refused else 0.0,
-        "ok_p99_ms": 1e3 * float(np.quantile(times["OK"], 0.99)) if "OK" in times else None,
+        "ok_p99_ms": 1e3 * float(np.quantile(times["OK"], 0.99)) if "OK" in times else 0.0,
     }
 
 
@@ -141,7 +141,7 @@ def _swaps(
         "num_failures": len(failures),
         "mixed": mixed[:10],
         "num_mixed": len(mixed),
-        "num_versions": len(versions),
+        "versions": sorted(versions),
     }
 
 

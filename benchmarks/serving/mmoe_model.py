@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from components.model_pusher.push import push as push_model
+from serving.warmup import write_warmup
 
 NUM_FEATURES = 8
 NUM_IDS = 10_000
@@ -73,20 +78,24 @@ class Mmoe(tf.Module):
 
 
 def write_model(folder: Path) -> Path:
-    """Writes the model; returns its directory, to be copied by `push`."""
+    """Writes the model with its warm-up request; returns its directory, to be copied by `push`."""
     model = Mmoe(folder / "vocabulary")
     saved = folder / "saved"
     tf.saved_model.save(model, str(saved), signatures={"predict": model.predict})
+    write_warmup(saved, {"predict": candidates(seed=1)})
     return saved
 
 
 def push(saved: Path, base_path: Path, version: int) -> None:
-    """Pushes a copy whose `generation` is its version, as a push does: beside, then renamed."""
-    base_path.mkdir(parents=True, exist_ok=True)
-    staging = base_path / f".staging-{version}"
-    shutil.copytree(saved, staging)
-    (staging / "assets" / _GENERATION_FILE).write_text(f"generation\t{version}\n")
-    staging.rename(base_path / str(version))
+    """Pushes a copy whose `generation` is its version, the next one, as ModelPusher does."""
+
+    def set_generation(staged: Path) -> None:
+        (staged / "assets" / _GENERATION_FILE).write_text(f"generation\t{version}\n")
+
+    pushed = push_model(
+        saved, base_path, run_id=f"run-{version}", provenance={}, complete=set_generation
+    )
+    assert pushed.version == version, pushed
 
 
 def candidates(seed: int = 0) -> dict[str, np.ndarray]:

@@ -10,11 +10,12 @@ _HEAD = """\
 
 `python benchmarks/serving/run.py --write` wrote this page. The model is an MMoE of 8 string id
 features (10,000 ids each, 4 experts, 2 tasks), 100 candidates a request. Machine: {machine}.
-**It was shared: other work competed for its cores during the run** (load average {load}), so
-times are not those of a quiet machine; each ratio compares measurements that were interleaved in
-one run, and is the median over its rounds, with the lowest and the highest. Server, load generator
-and bare call are processes of their own on the same cores; what the load generator needs, the
-server lacks.
+{load} Each ratio compares measurements that were interleaved in one run, and is the median over its
+rounds, with the lowest and the highest. Server, load generator and bare call are processes of their
+own on the same cores, and what the load generator needs the server lacks; except under overload,
+where the server has one half of the cores and the load generator the other, in the peak that it is
+compared with as well. A push is ModelPusher's, with manifest and warm-up request; the versions are
+pushed one after the other, each as soon as the one before it serves.
 
 | requirement | measured | met |
 |---|---|---|
@@ -28,7 +29,7 @@ def write_report(path: Path, found: dict[str, Any], machine: str, load: str) -> 
         path: Where to.
         found: Per section its results.
         machine: The machine, in words.
-        load: How busy it was, in words.
+        load: How busy it was, in a sentence.
     """
     rows, details = [], []
     if "latency" in found:
@@ -77,10 +78,7 @@ def write_report(path: Path, found: dict[str, Any], machine: str, load: str) -> 
             f"{part['num_failures']} failed, {part['num_mixed']} mixed of {part['num_answers']} "
             f"answers by {part['num_versions_seen']} versions | {_yes(failed == 0)} |"
         )
-        rows.append(
-            f"| p99 while swapping against steady: at most 2 | {part['p99_ratio']:.2f} | "
-            f"{_yes(part['p99_ratio'] <= 2)} |"
-        )
+        rows.append(_row("p99 while swapping against steady: at most 2", part["p99_ratio"], 2.0))
         rows.append(
             "| memory and threads flat | "
             f"{part['memory_mib_after_10']:.0f} MiB and {part['threads_after_10']} threads "

@@ -54,16 +54,17 @@ class RequestPool(ThreadPoolExecutor):
 
 
 class _InPlace(ThreadPoolExecutor):
-    """Runs what it is given at once, in the thread that gives it."""
+    """Runs what it is given at once, in the thread that gives it; for what does not fail."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self._done: Future[Any] = Future()
+        self._done.set_result(None)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Runs a function; its future is done."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
+        fn(*args, **kwargs)
+        return self._done
 
 
 class ShedOverload(grpc.ServerInterceptor):
@@ -82,16 +83,19 @@ class ShedOverload(grpc.ServerInterceptor):
         self._pool = pool
         self._apart = ThreadPoolExecutor(2, thread_name_prefix="apart")
 
-        def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-            failure = errors.overloaded()
-            context.abort(failure.code, failure.message)
-            raise AssertionError("abort raises")
+        failure = errors.overloaded()
+
+        def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            context.set_code(failure.code)
+            context.set_details(failure.message)
+            return iter(())
 
         # gRPC's own, experimental, way to choose a pool for a method. Without it the refusal, and
         # the answers below, would wait for their turn: late, but the same.
-        refuse.experimental_thread_pool = _InPlace(1)  # type: ignore[attr-defined]
-        # As a stream of requests, since gRPC reads a single request before it calls the method.
-        self._refusal = grpc.stream_unary_rpc_method_handler(refuse)
+        refuse.experimental_thread_pool = _InPlace()  # type: ignore[attr-defined]
+        # As streams: gRPC reads a single request before it calls the method, and a stream of no
+        # answers ends with a status alone, without the cost of raising an error.
+        self._refusal = grpc.stream_stream_rpc_method_handler(refuse)
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any

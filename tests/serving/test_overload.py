@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -15,6 +19,8 @@ from serving.api.tensors import encode
 from serving.client import RankingClient
 from serving.server.request_pool import RequestPool
 from serving.server.server import EmbeddedServer
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_pool_counts_what_it_has_not_finished() -> None:
@@ -42,6 +48,23 @@ def test_cancelled_requests_are_finished() -> None:
     may_end.set()
     pool.shutdown()
     assert not pool.is_full
+
+
+def said_by_grpc(experiments: str | None) -> str:
+    """What gRPC writes when a process that imports the server's package first makes a server."""
+    environment = {k: v for k, v in os.environ.items() if k != "GRPC_EXPERIMENTS"}
+    if experiments is not None:
+        environment["GRPC_EXPERIMENTS"] = experiments
+    code = "import serving.server, grpc; grpc.server(None)"
+    made = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True
+    )
+    return made.stderr.decode()
+
+
+def test_grpc_knows_what_the_server_turns_off() -> None:
+    assert "Unknown experiment" in said_by_grpc("-no_such_thing")  # the operator's word counts
+    assert "Unknown experiment" not in said_by_grpc(None)
 
 
 @pytest.mark.slow
