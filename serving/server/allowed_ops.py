@@ -57,8 +57,7 @@ _BY_KIND = {
     """,
     "Strings and their parsing": """
         AsString DecodeBase64 DecodeCSV DecodeJSONExample DecodePaddedRaw DecodeRaw EncodeBase64
-        ParseExample ParseExampleV2 ParseSequenceExample ParseSequenceExampleV2
-        ParseSingleExample ParseSingleSequenceExample ParseTensor ReduceJoin RegexFullMatch
+        ParseTensor ReduceJoin RegexFullMatch
         RegexReplace SerializeTensor StaticRegexFullMatch StaticRegexReplace StringFormat
         StringJoin StringLength StringLower StringNGrams StringSplit StringSplitV2 StringStrip
         StringToHashBucket StringToHashBucketFast StringToHashBucketStrong StringToNumber
@@ -105,6 +104,20 @@ _BY_KIND = {
 
 COMPUTING = frozenset(name for names in _BY_KIND.values() for name in names.split())
 """Allowed anywhere."""
+
+EXAMPLE_PARSERS = {
+    "ParseExample": "tensorflow.Example",
+    "ParseExampleV2": "tensorflow.Example",
+    "ParseSequenceExample": "tensorflow.SequenceExample",
+    "ParseSequenceExampleV2": "tensorflow.SequenceExample",
+    "ParseSingleExample": "tensorflow.Example",
+    "ParseSingleSequenceExample": "tensorflow.SequenceExample",
+}
+"""What they parse, their first input, by code of TensorFlow's own that damaged bytes have crashed:
+allowed on what a signature takes, as it is, which the server can check before."""
+
+LOOPS = frozenset({"LoopCond", "StatelessWhile", "While"})
+"""Of the computing operations those that can run for any time."""
 
 TABLE_INITIALISERS = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 """Read a file: allowed while loading, on files of the model's own assets."""

@@ -202,9 +202,9 @@ def unfit_result(reason: str) -> StatusError:
     return _invalid(reason)
 
 
-def malformed_example() -> StatusError:
+def malformed_example(message: str) -> StatusError:
     """A row of serialized tf.Examples is none."""
-    return _invalid("Could not parse example input: a row is no tf.Example")
+    return _invalid(f"Could not parse example input: a row is no tf.{message}")
 
 
 def empty_input() -> StatusError:
@@ -354,7 +354,7 @@ def expired_in_queue() -> StatusError:
 
 
 def timed_out() -> StatusError:
-    """The deadline passed while the request's batch was running."""
+    """The deadline passed while the request was running."""
     return StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for notification")
 
 

@@ -10,7 +10,10 @@ from typing import Any
 
 _INIT_SIGNATURES = ("__saved_model_init_op",)
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
-_PASSING_OPS = frozenset({"Identity"})
+# Their elements are elements of their first input, whatever the other inputs say.
+_PASSING_OPS = frozenset(
+    {"EnsureShape", "ExpandDims", "Identity", "Reshape", "Squeeze", "StridedSlice"}
+)
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _VARIABLE_USES = frozenset({"AssignVariableOp", "ReadVariableOp", "VarIsInitializedOp"})
 
@@ -55,6 +58,11 @@ class GraphPlaces:
         }
         self._saver_file = meta_graph.saver_def.filename_tensor_name
         self._assets = {_name(asset.tensor_info.name) for asset in meta_graph.asset_file_def}
+        self._inputs = {
+            _name(info.name)
+            for signature in meta_graph.signature_def.values()
+            for info in signature.inputs.values()
+        }
         self._callers = self._find_callers()
         self._main_places, self._function_places = self._find_places(meta_graph)
 
@@ -65,6 +73,28 @@ class GraphPlaces:
         for function, body in self._bodies.items():
             for proto in body.values():
                 yield Node(proto, function, self._function_places[function])
+
+    def requested_nodes(self) -> Iterator[Node]:
+        """Yields the nodes that signatures run, and not those of functions that nothing calls."""
+        called = self._reached(
+            function
+            for name, node in self._main.items()
+            if Place.REQUEST in self._main_places[name]
+            for function in _called(node)
+        )
+        return (
+            node
+            for node in self.nodes()
+            if Place.REQUEST in node.places and (not node.function or node.function in called)
+        )
+
+    def taken_from_inputs(self, node: Node, position: int) -> set[str] | None:
+        """Returns the inputs of signatures, by their nodes, that an input of a node can be.
+
+        None if it can be anything else. Empty in a function that nothing calls.
+        """
+        found = self._origins(node.function, node.proto.input[position], set())
+        return found if found <= self._inputs else None
 
     def reads_own_asset(self, node: Node, position: int) -> bool:
         """Whether an input of a node can only be the path of one of the model's assets."""
@@ -138,7 +168,8 @@ class GraphPlaces:
     def _origins(self, scope: str, tensor: str, seen: set[tuple[str, str]]) -> set[str]:
         """Returns the main graph's nodes that a value comes from unchanged, or a stranger's name.
 
-        Follows identities, function arguments to every call, and variables to every assignment.
+        Follows what passes elements on, function arguments to every call, and variables to every
+        assignment.
         """
         name = _name(tensor)
         if (scope, name) in seen:

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from serving.server import errors
-from serving.server.allowed_ops import COMPUTING, RESTORING, SAVING, TABLE_INITIALISERS
+from serving.server.allowed_ops import (
+    COMPUTING,
+    EXAMPLE_PARSERS,
+    RESTORING,
+    SAVING,
+    TABLE_INITIALISERS,
+)
 from serving.server.graph_places import GraphPlaces, Node, Place
 
 _GRAPH_FILE = "saved_model.pb"
@@ -19,7 +25,8 @@ def scan_model(directory: Path) -> None:
 
     Every node of the main graphs and of their functions must be on the allow-list of
     `serving.server.allowed_ops`: no file, process or network. Files are read in two places only:
-    the model's own assets by table initialisers, the model's own checkpoint by the saver.
+    the model's own assets by table initialisers, the model's own checkpoint by the saver. What is
+    parsed as tf.Examples has to be an input of a signature, as it is.
 
     Args:
         directory: Directory of the version, with a ``saved_model.pb``.
@@ -80,6 +87,10 @@ def _reason(graph: GraphPlaces, node: Node) -> str:
             return "the saver alone restores"
         if not graph.reads_checkpoint(node, 0):
             return "the saver may read the model's own checkpoint only"
+        return ""
+    if op in EXAMPLE_PARSERS:
+        if graph.taken_from_inputs(node, 0) is None:
+            return "only inputs of signatures may be parsed, as they are: those can be checked"
         return ""
     if op in SAVING and node.places == {Place.SAVE}:
         return ""

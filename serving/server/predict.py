@@ -8,7 +8,7 @@ from typing import Any
 
 from serving.api.messages import PredictResponse
 from serving.api.tensors import Array, TensorError, decode, encode
-from serving.contract import EXAMPLES_INPUT, SERVING_DEFAULT
+from serving.contract import SERVING_DEFAULT
 from serving.server import errors
 from serving.server.call import Call
 from serving.server.example_check import check_examples
@@ -73,8 +73,8 @@ def _inputs(signature: Signature, sent: Any, limits: Limits) -> dict[str, Array]
             bytes_left -= arrays[alias].nbytes
             info.check(alias, proto.dtype, arrays[alias].shape)
             limits.check(alias, arrays[alias], proto.ByteSize())
-            if alias == EXAMPLES_INPUT and arrays[alias].dtype == object:
-                check_examples(arrays[alias])
+            if info.message is not None:
+                check_examples(arrays[alias], info.message)
         elif alias in signature.defaults:
             arrays[alias] = signature.defaults[alias]
         else:

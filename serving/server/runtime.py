@@ -1,7 +1,11 @@
 """A SavedModel in a TensorFlow session, as TF Serving itself runs it.
 
-One session per version. A request runs a callable that is cached per inputs, outputs and time
-limit. Only the part of the graph that the outputs need runs.
+One session per version. A request runs a callable that is cached per inputs and outputs. Only the
+part of the graph that the outputs need runs.
+
+What a graph without loops computes is bounded by the request's rows: its time limit is looked at
+when it has run. TensorFlow itself watches the time of graphs with loops only: that takes one more
+thread a run, and a callable per limit, which no warm-up has warmed.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import dataclasses
 import math
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +28,9 @@ from serving.api.messages import DATA_TYPE_NAMES, SignatureDef
 from serving.api.tensors import Array, TensorError, decode
 from serving.contract import RANK
 from serving.server import errors
+from serving.server.allowed_ops import LOOPS
+from serving.server.example_check import example_inputs
+from serving.server.graph_places import GraphPlaces
 
 # TensorFlow reads these when it is imported, so they come first.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -53,11 +61,13 @@ class InputInfo:
         tensor: Name of the graph's tensor.
         data_type: TensorFlow data type number.
         shape: Sizes, -1 where any fits; None if the rank is unknown.
+        message: Class of the messages that its strings are; None if the graph parses none.
     """
 
     tensor: str
     data_type: int
     shape: tuple[int, ...] | None
+    message: Any = None
 
     def check(self, alias: str, data_type: int, shape: tuple[int, ...]) -> None:
         """Checks a tensor that was sent; the session itself does not check shapes.
@@ -101,12 +111,26 @@ class Signature:
     is_batchable: bool
 
     @classmethod
-    def from_proto(cls, name: str, definition: Any) -> Signature:
-        """Reads a SignatureDef."""
+    def from_proto(
+        cls, name: str, definition: Any, messages: Mapping[str, Any] | None = None
+    ) -> Signature:
+        """Reads a SignatureDef.
+
+        Args:
+            name: Name of the signature.
+            definition: The SignatureDef.
+            messages: Message classes by the nodes of the inputs that the graph parses.
+        """
+        messages = messages or {}
         return cls(
             name=name,
             inputs={
-                alias: InputInfo(info.name, info.dtype, _shape(info.tensor_shape))
+                alias: InputInfo(
+                    info.name,
+                    info.dtype,
+                    _shape(info.tensor_shape),
+                    messages.get(info.name.split(":")[0]),
+                )
                 for alias, info in sorted(definition.inputs.items())
             },
             outputs={alias: info.name for alias, info in sorted(definition.outputs.items())},
@@ -181,9 +205,12 @@ class SavedModelRuntime:
                 name: SignatureDef.FromString(definition.SerializeToString())
                 for name, definition in meta_graph.signature_def.items()
             }
+            places = GraphPlaces(meta_graph)
+            messages = example_inputs(places)
+            self._has_loops = any(n.proto.op in LOOPS for n in places.requested_nodes())
             with graph.as_default():
                 self.signatures: Mapping[str, Signature] = {
-                    name: _prunable(Signature.from_proto(name, definition))
+                    name: _prunable(Signature.from_proto(name, definition, messages))
                     for name, definition in self.signature_defs.items()
                 }
         except Exception as error:
@@ -205,8 +232,8 @@ class SavedModelRuntime:
         Args:
             feeds: Values by the names of the tensors to feed.
             fetches: Names of the tensors to compute; only what they need is run.
-            timeout_seconds: Time limit, rounded up to a power of two of milliseconds so that
-                few callables serve all limits; None for no limit.
+            timeout_seconds: Time limit; None for no limit. Of a graph with loops it is rounded up
+                to a power of two of milliseconds, so that few callables serve all limits.
             is_batchable: Ignored: every run is one of its own.
 
         Returns:
@@ -215,9 +242,11 @@ class SavedModelRuntime:
         Raises:
             StatusError: The runtime's code and text. The text may echo the inputs.
         """
-        key = (tuple(feeds), tuple(fetches), _limit_ms(timeout_seconds))
+        limit_ms = _limit_ms(timeout_seconds) if self._has_loops else 0
+        key = (tuple(feeds), tuple(fetches), limit_ms)
+        start = time.monotonic()
         try:
-            return [np.asarray(value) for value in self._callable(key)(*feeds.values())]
+            values = [np.asarray(value) for value in self._callable(key)(*feeds.values())]
         except tf.errors.OpError as error:
             raise errors.StatusError(
                 errors.code_of_number(error.error_code), error.message, echoes_data=True
@@ -230,6 +259,9 @@ class SavedModelRuntime:
                 bytes(error.object).decode(errors="replace"),
                 echoes_data=True,
             ) from None
+        if timeout_seconds is not None and time.monotonic() - start > timeout_seconds:
+            raise errors.timed_out()
+        return values
 
     def close(self) -> None:
         """Frees the session. What still runs ends with CANCELLED; nothing may start any more."""

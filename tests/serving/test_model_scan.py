@@ -109,6 +109,36 @@ PLANTED: dict[str, tuple[Function, str]] = {
 }
 
 
+def parsed(rows: tf.Tensor) -> tf.Tensor:
+    return tf.io.parse_example(rows, {"n": tf.io.FixedLenFeature([], tf.string, "")})["n"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        parsed,
+        lambda x: parsed(tf.reshape(tf.identity(x), [-1])[1:]),
+        lambda x: tf.function(parsed)(x),
+    ],
+)
+def test_inputs_may_be_parsed_as_examples(function: Function, tmp_path: Path) -> None:
+    scan_model(save(tmp_path / "1", function))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: parsed(tf.io.decode_base64(x)),
+        lambda x: parsed(tf.strings.join([x, x])),
+        lambda x: tf.cond(tf.size(x) > 3, lambda: parsed(x), lambda: x),
+    ],
+)
+def test_nothing_else_may_be_parsed_as_examples(function: Function, tmp_path: Path) -> None:
+    message = refusal(save(tmp_path / "1", function))
+    assert message.startswith("operation ParseExampleV2 of node '")
+    assert "only inputs of signatures may be parsed" in message
+
+
 @pytest.mark.parametrize("planted", PLANTED)
 def test_planted_operations_are_refused(planted: str, tmp_path: Path) -> None:
     function, op = PLANTED[planted]
@@ -313,6 +343,7 @@ def test_the_list_holds_operations_of_this_tensorflow() -> None:
     known = {op.name: op for op in op_def_pb2.OpList.FromString(operations).op}
     everything = (
         allowed_ops.COMPUTING
+        | set(allowed_ops.EXAMPLE_PARSERS)
         | allowed_ops.TABLE_INITIALISERS
         | allowed_ops.RESTORING
         | allowed_ops.SAVING

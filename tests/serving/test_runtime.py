@@ -102,6 +102,29 @@ def test_time_limit(runtime) -> None:
     assert failure.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+def test_a_graph_without_loops_has_one_callable_for_all_limits(tmp_path) -> None:
+    class Doubler(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def double(self, x):
+            return {"y": 2.0 * x}
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
+        def never_served(self, n):
+            return tf.while_loop(lambda i: i < n, lambda i: i + 1, [tf.constant(0, tf.int64)])
+
+    module = Doubler()
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"predict": module.double})
+    runtime = SavedModelRuntime(tmp_path / "1")
+    one = {"x": np.ones(1, np.float32)}
+    for seconds in (None, 5.0, 0.5):
+        assert run(runtime, "predict", one, ["y"], seconds)[0].tolist() == [2.0]
+    assert len(runtime._callables) == 1
+    with pytest.raises(StatusError, match="Timed out waiting for notification") as failure:
+        run(runtime, "predict", one, ["y"], 1e-9)
+    assert failure.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    runtime.close()
+
+
 @pytest.mark.parametrize(
     ("timeout_seconds", "limit_ms"),
     [(None, 0), (1e9, 0), (0.0, 32), (0.032, 32), (0.033, 64), (1.0, 1024), (1.5, 2048)],
