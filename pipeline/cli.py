@@ -221,7 +221,9 @@ def _serve(options: argparse.Namespace) -> int:
             constraint=f"one of: {', '.join(_pushed_models(serving)) or 'none'}",
             remedy="run a pipeline first, or name another --model",
         )
-    return run([f"--model={model}={serving / model}", *server_arguments(vars(options))])
+    # What lies here was pushed by ModelPusher, which never leaves the manifest out.
+    arguments = [f"--model={model}={serving / model}", "--require-manifest"]
+    return run([*arguments, *server_arguments(vars(options))])
 
 
 def _pushed_models(serving: Path) -> list[str]:

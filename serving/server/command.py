@@ -77,6 +77,11 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     add("--allowed-root", dest="allowed_roots", action="append", type=Path,
         help="directory beneath which base paths of a reload may lie; may be repeated (default: "
         "the directories that hold the first models)")  # fmt: skip
+    add(
+        "--require-manifest",
+        action="store_true",
+        help="refuse versions without polyrank's push manifest (always, for polyrank serve)",
+    )
 
 
 def server_arguments(values: Mapping[str, Any]) -> list[str]:

@@ -404,6 +404,15 @@ def no_saved_model(directory: str) -> StatusError:
     return StatusError(grpc.StatusCode.NOT_FOUND, f"{directory} has no saved_model.pb")
 
 
+def no_manifest(directory: str, name: str) -> StatusError:
+    """A version without a push manifest, where one is required."""
+    return StatusError(
+        grpc.StatusCode.PERMISSION_DENIED,
+        f"version {directory} has no {name}, so nothing says that its files are what was pushed; "
+        "push it with polyrank, or serve without --require-manifest",
+    )
+
+
 def refused_op(op: str, node: str, function: str, reason: str) -> StatusError:
     """A version's graph holds an operation that may do more than compute."""
     where = f" of function {function!r}" if function else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.api.messages import PredictionLog
-from serving.contract import WARMUP_FILE
+from serving.contract import MANIFEST_FILE, WARMUP_FILE
 from serving.server import errors
 from serving.server.call import Call
 from serving.server.examples import run_classify, run_multi_inference, run_regress
@@ -29,13 +29,17 @@ _RUN: dict[str | None, Callable[[LoadedModel, Any, Call, Limits], Any]] = {
 
 
 def load_version(
-    directory: Path, on_warmup: Callable[[str, float], None] = lambda code, seconds: None
+    directory: Path,
+    on_warmup: Callable[[str, float], None] = lambda code, seconds: None,
+    *,
+    require_manifest: bool = False,
 ) -> SavedModelRuntime:
     """Loads a version and has it answer its own warm-up requests.
 
     Args:
         directory: Directory of the version.
         on_warmup: Told the status code of the warm-up and its seconds, if there was one.
+        require_manifest: Whether a version without a push manifest is refused.
 
     Returns:
         The runtime, ready to serve.
@@ -44,7 +48,8 @@ def load_version(
         StatusError: The files are not what was pushed, can do more than compute or do not load,
             or a warm-up request fails.
     """
-    verify_manifest(directory)
+    if not verify_manifest(directory) and require_manifest:
+        raise errors.no_manifest(directory.name, MANIFEST_FILE)
     if not (directory / "saved_model.pb").is_file():
         raise errors.no_saved_model(directory.name)
     scan_model(directory)

@@ -37,6 +37,8 @@ class ServerOptions:
         admin_token: What callers of HandleReloadConfigRequest must bring.
         allowed_roots: Directories beneath which the base paths of a reload may lie; those that
             hold the base paths given here if empty.
+        require_manifest: Whether a version without polyrank's push manifest is refused. What has a
+            manifest is compared with it in any case.
         may_reload: Whether HandleReloadConfigRequest is answered.
         reuse_port: Whether other worker processes listen on the same ports.
         poll_seconds: How often to look for new versions.
@@ -58,6 +60,7 @@ class ServerOptions:
     token: str = field(default="", repr=False)
     admin_token: str = field(default="", repr=False)
     allowed_roots: tuple[Path, ...] = ()
+    require_manifest: bool = False
     may_reload: bool = True
     reuse_port: bool = False
     poll_seconds: float = 0.5

@@ -172,6 +172,7 @@ class EmbeddedServer:
             lambda code, seconds: self.metrics.observe_warmup(
                 model, version, code=code, seconds=seconds
             ),
+            require_manifest=self.options.require_manifest,
         )
         if self.options.batching is None or self._batch_threads is None:
             return runtime

@@ -18,9 +18,10 @@ from serving.api.messages import PredictionLog
 from serving.client import RankingClient, VersionStatus
 from serving.contract import MANIFEST_FILE, WARMUP_FILE, VersionState
 from serving.server.errors import StatusError
-from serving.server.loading import warm_up
+from serving.server.loading import load_version, warm_up
 from serving.server.manifest import verify_manifest
 from serving.server.runtime import SavedModelRuntime
+from serving.server.server import EmbeddedServer
 from serving.warmup import write_warmup
 
 CODES = grpc.StatusCode
@@ -241,6 +242,20 @@ def test_a_whole_push_with_a_manifest_serves(tmp_path, export) -> None:
 
 def test_without_a_manifest_nothing_is_verified(tmp_path) -> None:
     assert not verify_manifest(tmp_path)
+
+
+def test_a_manifest_may_be_required(tmp_path, export, server_options) -> None:
+    export(tmp_path, 1, change=write_manifest)
+    export(tmp_path, 2)
+    with (
+        EmbeddedServer(server_options(tmp_path, require_manifest=True)) as server,
+        RankingClient(server.target, "ranker") as client,
+    ):
+        assert client.wait_until_available(30) == 1
+        refused = wait_for_end(client, 2)
+        assert refused.error_code == grpc.StatusCode.PERMISSION_DENIED.value[0]
+        assert "version 2 has no polyrank_manifest.json" in refused.error_message
+    load_version(tmp_path / "2").close()
 
 
 @pytest.mark.parametrize(
