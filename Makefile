@@ -8,7 +8,7 @@ DEMO := build/demo
 export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 2
 
-.PHONY: demo test test-fast conformance conformance-models fuzz lint lock wheel clean help
+.PHONY: demo test test-fast conformance conformance-models fuzz kills lint lock wheel clean help
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ conformance-models: $(READY)  ## Write the models of the conformance suite into 
 
 fuzz: $(READY)  ## 100,000 faulty requests to the embedded server.
 	POLYRANK_FUZZ_INPUTS=100000 $(BIN)/python -m pytest -p no:cacheprovider tests/serving/test_fuzzing.py
+
+kills: $(READY)  ## kill -9 of push and server at 20 random moments.
+	POLYRANK_KILLS=20 $(BIN)/python -m pytest -p no:cacheprovider tests/serving/test_kills.py
 
 lint: $(READY)  ## ruff, mypy, import-linter.
 	$(BIN)/ruff check .

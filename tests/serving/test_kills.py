@@ -20,7 +20,7 @@ from serving.client import RankingClient
 from serving.contract import VersionState
 
 ROOT = Path(__file__).resolve().parents[2]
-NUM_KILLS = 20
+NUM_KILLS = int(os.environ.get("POLYRANK_KILLS", "4"))
 LOAD_SECONDS = 2.0
 
 # Says when it begins, so that the moment of the kill is one of the push and not of its imports.
