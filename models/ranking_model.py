@@ -158,25 +158,31 @@ class RankingModel(tfrs.Model):
 
     def task_losses(self, batch: Batch, training: bool = False) -> dict[str, tf.Tensor]:
         """Computes each task's mean loss over a batch, without penalties: task to scalar."""
-        # First: a call of the embedding forgets the penalties of the one before.
-        decisions = self.decision_logits(batch)
-        heads = self(batch, training=training)
-        return self._losses_of(_with_decisions(heads, decisions), batch, training)
+        return self._forward(batch, training)[0]
 
-    def _losses_of(self, heads: HeadOutputs, batch: Batch, training: bool) -> dict[str, tf.Tensor]:
+    def _forward(
+        self, batch: Batch, training: bool
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        """Returns the losses by task, and the embedded features that they come from."""
+        # First: a call of the embedding forgets the penalties of the one before.
+        decided = {} if self.tower is None else self.embedding(batch, decisions=True)
+        groups = self.embedding(batch, training=training)
+        heads = self.heads(self.architecture(groups, training=training))
+        if self.tower is not None:
+            heads = _with_decisions(heads, self.tower(decided[DECISION_GROUP]))
         if training:
             self._constrain(heads, batch)
-        losses = {}
-        for task in self.tasks:
-            output = self.ranking.training_output(task)
-            losses[task] = self.objectives[task](
+        losses = {
+            task: self.objectives[task](
                 self.links.labels(task, batch),
                 heads,
-                sample_weight=batch[output.weight_key],
+                sample_weight=batch[self.ranking.training_output(task).weight_key],
                 training=training,
                 compute_metrics=False,
             )
-        return losses
+            for task in self.tasks
+        }
+        return losses, [*(groups[name] for name in sorted(groups)), *decided.values()]
 
     def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
         """Computes the tasks' losses summed with the declared weights, without penalties."""
@@ -224,15 +230,8 @@ class RankingModel(tfrs.Model):
             The losses by task, and the gradient of each trainable variable.
         """
         with tf.GradientTape(persistent=True) as tape:
-            # First: a call of the embedding forgets the penalties of the one before.
-            decided = {} if self.tower is None else self.embedding(batch, decisions=True)
-            groups = self.embedding(batch, training=True)
-            heads = self.heads(self.architecture(groups, training=True))
-            if self.tower is not None:
-                heads = _with_decisions(heads, self.tower(decided[DECISION_GROUP]))
-            losses = self._losses_of(heads, batch, training=True)
+            losses, representation = self._forward(batch, training=True)
             penalty = tf.add_n([tf.zeros([]), *self.losses])
-        representation = [groups[name] for name in sorted(groups)] + list(decided.values())
         shared = self.architecture.shared_variables
         below = self.embedding.trainable_variables
         apart = {id(v) for v in (*shared, *below)}

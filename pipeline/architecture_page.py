@@ -41,7 +41,9 @@ distance, orthogonality, calibrator). `insights.json` and `training.json` of a c
 same numbers.
 
 What the tests of these architectures can tell apart: [planted faults](benchmarks/mutations.md).
-What `mmoe` is worth as tasks grow apart: [the synthetic experiment](benchmarks/synthetic.md).
+What `mmoe` is worth as tasks grow apart: [the synthetic experiment](benchmarks/synthetic.md). Where
+sharing helped and hurt on simulated logs, and what auxiliary tasks brought:
+[negative transfer](benchmarks/transfer.md).
 """
 
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from models.architectures.insight import Matrix, Mixture
 from models.architectures.penalty import Penalty
+from models.architectures.towers import Towers
+from models.seeding import derived_seed
 from models.spec.architecture import ArchitectureSettings
 
 Features = Mapping[str, tf.Tensor]
@@ -115,6 +117,12 @@ class Architecture(tf.keras.layers.Layer, ABC):
         settings = cls.config_class.model_validate_json(json.dumps(config["config"]))
         return cls(**{**config, "config": settings})
 
+    def _networks(self, name: str, members: Sequence[str], units: Sequence[int]) -> Towers:
+        """Makes a network for each member, with the declared dropout and seeds of its own."""
+        return Towers(
+            members, units, self.config.dropout, seed=derived_seed(self.seed, name), name=name
+        )
+
     def _selected(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
         return self.tasks if tasks is None else tuple(sorted(tasks))
 
@@ -123,3 +131,8 @@ def concatenated(features: Features) -> tf.Tensor:
     """Joins feature groups in order of their names: [batch, sum of widths]."""
     groups = [features[name] for name in sorted(features)]
     return groups[0] if len(groups) == 1 else tf.concat(groups, axis=-1)
+
+
+def by_member(members: Sequence[str], stacked: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Names what is stacked, [members, ...]."""
+    return dict(zip(members, tf.unstack(stacked, num=len(members)), strict=True))

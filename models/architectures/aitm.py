@@ -7,11 +7,10 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from models.architectures.abstract import Architecture, Features, concatenated
+from models.architectures.abstract import Architecture, Features, by_member, concatenated
 from models.architectures.batched_dense import BatchedDense
 from models.architectures.insight import Mixture
 from models.architectures.penalty import Penalty
-from models.architectures.towers import Towers
 from models.seeding import derived_seed
 from models.spec.architecture import Aitm
 
@@ -26,11 +25,12 @@ class AitmArchitecture(Architecture):
     clicked.
 
     Reference: Xi et al., Modeling the sequential dependence among audience multi-step conversions
-    with multi-task learning in targeted display advertising, KDD 2021, section 3: the AIT module
-    and the behavioral expectation calibrator. Differs from the paper: several tasks may receive
-    from one (a tree, not only a chain); the head on `z_t` is linear; rows that are masked for
-    either task do not count in the calibrator. For a task that is `conditioned_on` the one it
-    receives from, the product of probabilities keeps their order, and the calibrator is 0.
+    with multi-task learning in targeted display advertising, KDD 2021: the adaptive information
+    transfer (AIT) module and the behavioral expectation calibrator. Differs from the paper:
+    several tasks may receive from one (a tree, not only a chain); the head on `z_t` is linear;
+    rows that are masked for either task do not count in the calibrator. For a task that is
+    `conditioned_on` the one it receives from, the product of probabilities keeps their order, and
+    the calibrator is 0.
 
     Args:
         config: Layer widths, transfers, calibrator and dropout.
@@ -45,13 +45,7 @@ class AitmArchitecture(Architecture):
         super().__init__(config, tasks, seed, **kwargs)
         self.transfers: Mapping[str, str] = config.transfers or self.parents
         self.receivers = tuple(sorted(self.transfers))
-        self.towers = Towers(
-            self.tasks,
-            config.hidden_units,
-            config.dropout,
-            seed=derived_seed(seed, "towers"),
-            name="towers",
-        )
+        self.towers = self._networks("towers", self.tasks, config.hidden_units)
         self.passing = self._projection("passing", activation="relu")
         self.values = self._projection("values")
         self.queries = self._projection("queries")
@@ -116,15 +110,15 @@ class AitmArchitecture(Architecture):
         steps = self._steps(chosen)
         needed = tuple(sorted(task for step in steps for task in step))
         own = self.towers(concatenated(features), members=needed, training=training)
-        read = dict(zip(needed, tf.unstack(own, num=len(needed)), strict=True))
+        read = by_member(needed, own)
         attention: dict[str, tf.Tensor] = {}
         # A step needs what the one before it passes on; the tasks of one step go together.
         for receivers in steps[1:]:
             mine = tf.stack([read[task] for task in receivers])
             sources = tf.stack([read[self.transfers[task]] for task in receivers])
             mixed, weights = self._attended(mine, self.passing(sources, receivers), receivers)
-            read |= dict(zip(receivers, tf.unstack(mixed, num=len(receivers)), strict=True))
-            attention |= dict(zip(receivers, tf.unstack(weights, num=len(receivers)), strict=True))
+            read |= by_member(receivers, mixed)
+            attention |= by_member(receivers, weights)
         return read, attention
 
     def _attended(

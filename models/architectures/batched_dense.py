@@ -71,9 +71,15 @@ class BatchedDense(tf.keras.layers.Layer):
             [members, batch, units].
         """
         chosen = self.members if members is None else tuple(members)
-        kernels = tf.stack([self._kernels[m] for m in chosen])
-        biases = tf.stack([self._biases[m] for m in chosen])[:, tf.newaxis, :]
-        return self.activation(tf.matmul(inputs, kernels) + biases)
+        kernels = [self._kernels[m] for m in chosen]
+        biases = [self._biases[m] for m in chosen]
+        if inputs.shape.rank == 2:
+            # One product of two matrices: the gradient of a batched one would hold the inputs'
+            # gradient once for every member.
+            product = tf.matmul(inputs, tf.concat(kernels, axis=1))
+            outputs = self.activation(tf.nn.bias_add(product, tf.concat(biases, axis=0)))
+            return tf.stack(tf.split(outputs, len(chosen), axis=1))
+        return self.activation(tf.matmul(inputs, tf.stack(kernels)) + tf.stack(biases)[:, None])
 
     def flattened(self) -> tf.Tensor:
         """Returns every member's kernel and bias in one row: [members, d * units + units]."""

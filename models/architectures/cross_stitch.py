@@ -7,7 +7,7 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from models.architectures.abstract import Architecture, Features, concatenated
+from models.architectures.abstract import Architecture, Features, by_member, concatenated
 from models.architectures.batched_dense import BatchedDense
 from models.architectures.insight import Matrix
 from models.architectures.network_labels import network_labels
@@ -78,7 +78,7 @@ class CrossStitchArchitecture(Architecture):
         ):
             hidden = stitch(layer(hidden), tasks=chosen if i == last else None)
             hidden = dropout(hidden, training=training)
-        return dict(zip(chosen, tf.unstack(hidden, num=len(chosen)), strict=True))
+        return by_member(chosen, hidden)
 
     def task_variables(self, task: str) -> list[tf.Variable]:
         """Returns the variables of the task's network and the alphas that mix for it."""

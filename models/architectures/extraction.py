@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from models.architectures.abstract import by_member
 from models.architectures.gates import Gates
 from models.architectures.insight import Mixture
 from models.architectures.network_labels import network_labels
@@ -110,17 +111,19 @@ class Extraction(tf.keras.layers.Layer):
             members=members,
             training=training,
         )
-        gates = self.gates(inputs if everyone else tf.gather(inputs, mine), members=tasks)
+        gates = self.gates(inputs if everyone else _picked(inputs, mine), members=tasks)
+        # Split, not sliced: the gradient of each slice would be as large as what it is cut from.
+        own, shared = tf.split(experts, [num_own, self.shared_experts])
+        own_gates, shared_gates = tf.split(gates, [self.task_experts, self.shared_experts], axis=-1)
         own = tf.reshape(
-            experts[:num_own],
-            [len(sources), self.task_experts, tf.shape(experts)[1], experts.shape[-1]],
+            own, [len(sources), self.task_experts, tf.shape(experts)[1], experts.shape[-1]]
         )
-        mixed = _weighed(gates[..., : self.task_experts], tf.gather(own, mine))
+        mixed = _weighed(own_gates, _picked(own, mine))
         if self.shared_experts:
-            mixed += _weighed(gates[..., self.task_experts :], experts[num_own:])
+            mixed += _weighed(shared_gates, shared)
         mixtures = [self._mixture(tasks, gates)]
         if self.has_shared_gate:
-            gate = self.shared_gate(inputs if everyone else inputs[-1])
+            gate = self.shared_gate(inputs if everyone else _picked(inputs, [-1]))
             mixed = tf.concat([mixed, _weighed(gate, experts)], axis=0)
             mixtures.append(self._shared_mixture(gate[0]))
         return mixed, mixtures
@@ -133,16 +136,13 @@ class Extraction(tf.keras.layers.Layer):
         return experts + self.gates.variables_of(task)
 
     def _for_experts(self, inputs: tf.Tensor, num_sources: int) -> tf.Tensor:
-        repeats = [self.task_experts] * num_sources
-        return tf.repeat(
-            inputs, repeats + ([self.shared_experts] if self.shared_experts else []), axis=0
-        )
+        copies = [i for i in range(num_sources) for _ in range(self.task_experts)]
+        return _picked(inputs, copies + [num_sources] * self.shared_experts)
 
     def _mixture(self, tasks: Sequence[str], gates: tf.Tensor) -> Mixture:
         sources = [f"own_{i}" for i in range(self.task_experts)]
         sources += [_shared_name(i) for i in range(self.shared_experts)]
-        weights = dict(zip(tasks, tf.unstack(gates, num=len(tasks)), strict=True))
-        return Mixture("gates", sources, weights, num_private=self.task_experts)
+        return Mixture("gates", sources, by_member(tasks, gates), num_private=self.task_experts)
 
     def _shared_mixture(self, gate: tf.Tensor) -> Mixture:
         sources = [f"{task}_{i}" for task in self.tasks for i in range(self.task_experts)]
@@ -154,6 +154,15 @@ def _weighed(gates: tf.Tensor, experts: tf.Tensor) -> tf.Tensor:
     """Sums experts, [gates or none, experts, batch, units], with [gates, batch, experts]."""
     # A product and a sum: as a matrix product it would be one tiny product per row.
     return tf.reduce_sum(tf.transpose(gates, [0, 2, 1])[..., tf.newaxis] * experts, axis=1)
+
+
+def _picked(stacked: tf.Tensor, indices: Sequence[int]) -> tf.Tensor:
+    """Returns some of what is stacked, as often as asked for."""
+    if list(indices) == list(range(stacked.shape[0])):
+        return stacked
+    # Not tf.gather: its gradient adds up row by row.
+    parts = tf.unstack(stacked)
+    return tf.stack([parts[i] for i in indices])
 
 
 def _own(task: str, index: int) -> str:

@@ -7,20 +7,15 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from models.architectures.abstract import Architecture, Features, concatenated
-from models.architectures.gates import Gates
-from models.architectures.insight import Mixture
-from models.architectures.mmoe import expert_names
-from models.architectures.towers import Towers
-from models.seeding import derived_seed
+from models.architectures.abstract import Features, by_member
+from models.architectures.mixture_of_experts import MixtureOfExperts
 from models.spec.architecture import Omoe
 
-_GATE = "all tasks"
-_GATES = (_GATE,)
+_GATES = ("all_tasks",)
 
 
 @final
-class OmoeArchitecture(Architecture):
+class OmoeArchitecture(MixtureOfExperts):
     """Experts mixed by one gate for all tasks: `y_k = h^k(sum_i g(x)_i f_i(x))`.
 
     Reference: Ma et al., Modeling task relationships in multi-task learning with multi-gate
@@ -37,51 +32,16 @@ class OmoeArchitecture(Architecture):
 
     def __init__(self, config: Omoe, tasks: Sequence[str], seed: int = 0, **kwargs: Any) -> None:
         """Makes the layers."""
-        super().__init__(config, tasks, seed, **kwargs)
-        self.experts = Towers(
-            expert_names(config.num_experts),
-            config.expert_units,
-            config.dropout,
-            seed=derived_seed(seed, "experts"),
-            name="experts",
-        )
-        self.gate = Gates(
-            _GATES,
-            config.num_experts,
-            kind=config.gate,
-            top_k=config.top_k,
-            dropout=config.gate_dropout,
-            importance_weight=config.importance_weight,
-            load_weight=config.load_weight,
-            seed=derived_seed(seed, "gate"),
-            labels=("shared",),
-            name="gate",
-        )
-        self.towers = Towers(
-            self.tasks,
-            config.tower_units,
-            config.dropout,
-            seed=derived_seed(seed, "towers"),
-            name="towers",
-        )
+        super().__init__(config, tasks, seed, gates=_GATES, **kwargs)
 
     def call(
         self, features: Features, tasks: Sequence[str] | None = None, training: bool = False
     ) -> dict[str, tf.Tensor]:
         """See `Architecture.call`."""
         chosen = self._selected(tasks)
-        inputs = concatenated(features)
-        experts = self.experts(inputs, training=training)
-        gate = self.gate(inputs, training=training)[0]
-        mixed = tf.einsum("be,ebu->bu", gate, experts)
-        towers = self.towers(mixed, members=chosen, training=training)
-        return dict(zip(chosen, tf.unstack(towers, num=len(chosen)), strict=True))
+        mixed = tf.squeeze(self._mixed(features, _GATES, training), axis=0)
+        return by_member(chosen, self.towers(mixed, members=chosen, training=training))
 
     def task_variables(self, task: str) -> list[tf.Variable]:
         """Returns the variables of the task's tower."""
         return self.towers.variables_of(task)
-
-    def mixtures(self, features: Features) -> list[Mixture]:
-        """Returns the one gate."""
-        weights = {_GATE: self.gate(concatenated(features))[0]}
-        return [Mixture("gate", expert_names(self.config.num_experts), weights)]

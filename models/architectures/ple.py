@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, final
 
-import tensorflow as tf
-
-from models.architectures.abstract import Architecture, Features, concatenated
-from models.architectures.extraction import Extraction
-from models.architectures.insight import Mixture
-from models.architectures.towers import Towers
-from models.seeding import derived_seed
+from models.architectures.layered_extraction import LayeredExtraction
 from models.spec.architecture import Ple
 
 
 @final
-class PleArchitecture(Architecture):
+class PleArchitecture(LayeredExtraction):
     """Levels of task and shared experts; each level's experts read what the last one mixed.
 
     At level j, `g^{k,j}(x) = w^{k,j}(g^{k,j-1}(x)) S^{k,j}(x)` (eq. 5) for task k, and for the
@@ -40,54 +33,4 @@ class PleArchitecture(Architecture):
 
     def __init__(self, config: Ple, tasks: Sequence[str], seed: int = 0, **kwargs: Any) -> None:
         """Makes the layers."""
-        super().__init__(config, tasks, seed, **kwargs)
-        self.levels = [
-            Extraction(
-                self.tasks,
-                config.task_experts,
-                config.shared_experts,
-                config.expert_units,
-                config.dropout,
-                is_last=level == config.num_levels - 1,
-                seed=derived_seed(seed, "level", level),
-                name=f"level_{level}",
-            )
-            for level in range(config.num_levels)
-        ]
-        self.towers = Towers(
-            self.tasks,
-            config.tower_units,
-            config.dropout,
-            seed=derived_seed(seed, "towers"),
-            name="towers",
-        )
-
-    def call(
-        self, features: Features, tasks: Sequence[str] | None = None, training: bool = False
-    ) -> dict[str, tf.Tensor]:
-        """See `Architecture.call`."""
-        chosen = self._selected(tasks)
-        mixed, _ = self._extracted(features, chosen, training)
-        towers = self.towers(mixed, members=chosen, training=training)
-        return dict(zip(chosen, tf.unstack(towers, num=len(chosen)), strict=True))
-
-    def task_variables(self, task: str) -> list[tf.Variable]:
-        """Returns the variables of the task's experts, gates and tower."""
-        levels = [v for level in self.levels for v in level.task_variables(task)]
-        return levels + self.towers.variables_of(task)
-
-    def mixtures(self, features: Features) -> list[Mixture]:
-        """Returns the gates of every level."""
-        return self._extracted(features, self.tasks, training=False)[1]
-
-    def _extracted(
-        self, features: Features, chosen: tuple[str, ...], training: bool
-    ) -> tuple[tf.Tensor, list[Mixture]]:
-        hidden = concatenated(features)
-        mixtures: list[Mixture] = []
-        for i, level in enumerate(self.levels):
-            following = self.levels[i + 1 : i + 2]
-            wanted = following[0].sources(chosen) if following else chosen
-            hidden, found = level(hidden, tasks=wanted, training=training)
-            mixtures += [replace(m, name=f"{m.name} of level {i + 1}") for m in found]
-        return hidden, mixtures
+        super().__init__(config, tasks, seed, num_levels=config.num_levels, **kwargs)

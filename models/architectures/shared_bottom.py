@@ -7,9 +7,7 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from models.architectures.abstract import Architecture, Features, concatenated
-from models.architectures.towers import Towers
-from models.seeding import derived_seed
+from models.architectures.abstract import Architecture, Features, by_member, concatenated
 from models.spec.architecture import SharedBottom
 
 _TRUNK = ("shared",)
@@ -34,29 +32,17 @@ class SharedBottomArchitecture(Architecture):
     ) -> None:
         """Makes the layers."""
         super().__init__(config, tasks, seed, **kwargs)
-        self.bottom = Towers(
-            _TRUNK,
-            config.bottom_units,
-            config.dropout,
-            seed=derived_seed(seed, "bottom"),
-            name="bottom",
-        )
-        self.towers = Towers(
-            self.tasks,
-            config.tower_units,
-            config.dropout,
-            seed=derived_seed(seed, "towers"),
-            name="towers",
-        )
+        self.bottom = self._networks("bottom", _TRUNK, config.bottom_units)
+        self.towers = self._networks("towers", self.tasks, config.tower_units)
 
     def call(
         self, features: Features, tasks: Sequence[str] | None = None, training: bool = False
     ) -> dict[str, tf.Tensor]:
         """See `Architecture.call`."""
         chosen = self._selected(tasks)
-        bottom = self.bottom(concatenated(features), training=training)[0]
-        towers = self.towers(bottom, members=chosen, training=training)
-        return dict(zip(chosen, tf.unstack(towers, num=len(chosen)), strict=True))
+        bottom = self.bottom(concatenated(features), training=training)
+        towers = self.towers(tf.squeeze(bottom, axis=0), members=chosen, training=training)
+        return by_member(chosen, towers)
 
     def task_variables(self, task: str) -> list[tf.Variable]:
         """Returns the variables of the task's tower."""

@@ -7,9 +7,7 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from models.architectures.abstract import Architecture, Features, concatenated
-from models.architectures.towers import Towers
-from models.seeding import derived_seed
+from models.architectures.abstract import Architecture, Features, by_member, concatenated
 from models.spec.architecture import SingleTask
 
 
@@ -32,13 +30,7 @@ class SingleTaskArchitecture(Architecture):
     ) -> None:
         """Makes the layers."""
         super().__init__(config, tasks, seed, **kwargs)
-        self.towers = Towers(
-            self.tasks,
-            config.hidden_units,
-            config.dropout,
-            seed=derived_seed(seed, "towers"),
-            name="towers",
-        )
+        self.towers = self._networks("towers", self.tasks, config.hidden_units)
 
     def call(
         self, features: Features, tasks: Sequence[str] | None = None, training: bool = False
@@ -46,7 +38,7 @@ class SingleTaskArchitecture(Architecture):
         """See `Architecture.call`."""
         chosen = self._selected(tasks)
         towers = self.towers(concatenated(features), members=chosen, training=training)
-        return dict(zip(chosen, tf.unstack(towers, num=len(chosen)), strict=True))
+        return by_member(chosen, towers)
 
     def task_variables(self, task: str) -> list[tf.Variable]:
         """Returns the variables of the task's network."""

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from models.architectures.abstract import Architecture, Features, concatenated
+from models.architectures.abstract import Architecture, Features, by_member, concatenated
 from models.architectures.batched_dense import BatchedDense
 from models.architectures.insight import Matrix
 from models.architectures.network_labels import network_labels
@@ -96,7 +96,7 @@ class SluiceArchitecture(Architecture):
         mixed = tf.einsum("tl,ltbu->tbu", betas, tf.stack(read))
         if training and self.orthogonality.weight > 0:
             self.orthogonality(self._overlap())
-        return dict(zip(chosen, tf.unstack(mixed, num=len(chosen)), strict=True))
+        return by_member(chosen, mixed)
 
     def task_variables(self, task: str) -> list[tf.Variable]:
         """Returns the variables of the task's network, and the alphas and beta that mix for it."""

@@ -7,10 +7,8 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from models.architectures.abstract import Architecture, Features, concatenated
+from models.architectures.abstract import Architecture, Features, by_member, concatenated
 from models.architectures.penalty import Penalty
-from models.architectures.towers import Towers
-from models.seeding import derived_seed
 from models.spec.architecture import SoftSharing
 
 _EPSILON = 1e-6
@@ -28,10 +26,11 @@ class SoftSharingArchitecture(Architecture):
       are combinations of few vectors.
 
     Reference: l2: Duong et al., Low resource dependency parsing: cross-lingual parameter sharing
-    in a neural network parser, ACL 2015, section 3, for any number of tasks. trace_norm: Yang &
-    Hospedales, Trace norm regularised deep multi-task learning, ICLR workshop 2017, the variant
-    that flattens all but the last axis of the stacked weights. Differs from the paper: singular
-    values are smoothed, `sqrt(s^2 + 1e-6)`, instead of taking a subgradient.
+    in a neural network parser, ACL 2015: its soft parameter sharing, for any number of tasks and
+    with no task as the prior of the others. trace_norm: Yang & Hospedales, Trace norm regularised
+    deep multi-task learning, ICLR workshop 2017, the variant called last axis flattening. Differs
+    from the paper: singular values are smoothed, `sqrt(s^2 + 1e-6)`, instead of taking a
+    subgradient.
 
     A served task reads its own network alone: an export holds nothing of the others.
 
@@ -48,13 +47,7 @@ class SoftSharingArchitecture(Architecture):
     ) -> None:
         """Makes the layers."""
         super().__init__(config, tasks, seed, **kwargs)
-        self.towers = Towers(
-            self.tasks,
-            config.hidden_units,
-            config.dropout,
-            seed=derived_seed(seed, "towers"),
-            name="towers",
-        )
+        self.towers = self._networks("towers", self.tasks, config.hidden_units)
         self.penalty = Penalty(config.penalty_weight, name=config.penalty)
 
     def call(
@@ -65,7 +58,7 @@ class SoftSharingArchitecture(Architecture):
         towers = self.towers(concatenated(features), members=chosen, training=training)
         if training and self.towers.layers:
             self.penalty(self._distance())
-        return dict(zip(chosen, tf.unstack(towers, num=len(chosen)), strict=True))
+        return by_member(chosen, towers)
 
     def task_variables(self, task: str) -> list[tf.Variable]:
         """Returns the variables of the task's network."""

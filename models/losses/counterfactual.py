@@ -20,9 +20,9 @@ class CounterfactualLoss(Loss):
     the cross entropy of the entire-space product, the global risk of ESMM.
 
     Reference: Wang et al., ESCM2: entire space counterfactual multi-task model for post-click
-    conversion rate estimation, SIGIR 2022, section 4. Differs from the paper: no gradient flows
-    through the propensity, which otherwise would grow to make the risk small; propensities are
-    held above `min_propensity`.
+    conversion rate estimation, SIGIR 2022: its counterfactual risk regularizer. Differs from the
+    paper: no gradient flows through the propensity, which otherwise would grow to make the risk
+    small; propensities are held above `min_propensity`.
     """
 
     def __init__(self, config: Any, statistics: Any = None) -> None:

@@ -11,7 +11,7 @@ from models.losses.counterfactual import CounterfactualLoss
 
 @final
 class InversePropensityLoss(CounterfactualLoss):
-    """`o e / o^`: seen rows stand for the unseen ones that are like them (ESCM2-IPW)."""
+    """`o e / o^`: seen rows stand for the unseen ones that are like them (ESCM2-IPS)."""
 
     def corrected(
         self, outputs: tf.Tensor, labels: tf.Tensor, observed: tf.Tensor, propensity: tf.Tensor

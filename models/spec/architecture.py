@@ -40,6 +40,9 @@ class ArchitectureSettings(Strict):
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Settings beside the defaults that the conformance tests build, one model each."""
 
+    architecture: str
+    dropout: Rate = Field(default=0.0, description="Share of units dropped while training.")
+
     def task_problems(self, tasks: Mapping[str, Task]) -> Iterator[str]:
         """Yields what does not fit the tasks that are trained.
 
@@ -50,7 +53,20 @@ class ArchitectureSettings(Strict):
         yield from ()
 
 
-class SingleTask(ArchitectureSettings):
+class NetworkSettings(ArchitectureSettings):
+    """A network of each task's own."""
+
+    hidden_units: Units = Field(default=(128, 64), description="Layer widths of each network.")
+
+
+class ExpertSettings(ArchitectureSettings):
+    """Experts, and a tower of each task that reads a mixture of them."""
+
+    expert_units: Units = Field(default=(128, 64), description="Layer widths of each expert.")
+    tower_units: Units = Field(default=(32,), description="Layer widths of each task's tower.")
+
+
+class SingleTask(NetworkSettings):
     """One network per task: the honest baseline."""
 
     guide: ClassVar[Guide] = Guide(
@@ -59,8 +75,6 @@ class SingleTask(ArchitectureSettings):
     )
 
     architecture: Literal["single_task"]
-    hidden_units: Units = Field(default=(128, 64), description="Layer widths of each network.")
-    dropout: Rate = Field(default=0.0, description="Share of units dropped while training.")
 
 
 class SharedBottom(ArchitectureSettings):
@@ -75,10 +89,9 @@ class SharedBottom(ArchitectureSettings):
     architecture: Literal["shared_bottom"]
     bottom_units: Units = Field(default=(128,), description="Layer widths of the shared trunk.")
     tower_units: Units = Field(default=(64,), description="Layer widths of each task's tower.")
-    dropout: Rate = Field(default=0.0, description="Share of units dropped while training.")
 
 
-class SoftSharing(ArchitectureSettings):
+class SoftSharing(NetworkSettings):
     """One network per task, whose weights are drawn towards each other."""
 
     guide: ClassVar[Guide] = Guide(
@@ -90,7 +103,6 @@ class SoftSharing(ArchitectureSettings):
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"penalty": "trace_norm"})
 
     architecture: Literal["soft_sharing"]
-    hidden_units: Units = Field(default=(128, 64), description="Layer widths of each network.")
     penalty: Literal["l2", "trace_norm"] = Field(
         default="l2",
         description="l2: squared distance between the tasks' weights; trace_norm: nuclear norm of "
@@ -99,15 +111,12 @@ class SoftSharing(ArchitectureSettings):
     penalty_weight: Annotated[float, Field(gt=0)] = Field(
         default=0.001, description="Weight of the penalty in the objective."
     )
-    dropout: Rate = Field(default=0.0, description="Share of units dropped while training.")
 
 
-class _Gated(ArchitectureSettings):
+class MixtureSettings(ExpertSettings):
     """Experts that gates choose among."""
 
     num_experts: Positive = Field(default=4, description="Number of experts.")
-    expert_units: Units = Field(default=(128, 64), description="Layer widths of each expert.")
-    tower_units: Units = Field(default=(32,), description="Layer widths of each task's tower.")
     gate: Literal["softmax", "top_k", "noisy_top_k"] = Field(
         default="softmax",
         description="softmax: every expert counts; top_k: the `top_k` largest; noisy_top_k: the "
@@ -128,10 +137,9 @@ class _Gated(ArchitectureSettings):
     gate_dropout: Rate = Field(
         default=0.0, description="Share of gate weights dropped while training."
     )
-    dropout: Rate = Field(default=0.0, description="Share of units dropped while training.")
 
     @model_validator(mode="after")
-    def _check(self) -> _Gated:
+    def _check(self) -> MixtureSettings:
         if (self.gate == "softmax") != (self.top_k is None):
             raise ValueError(
                 f"top_k is for the gates top_k and noisy_top_k, which need it; received gate "
@@ -147,7 +155,7 @@ class _Gated(ArchitectureSettings):
         return self
 
 
-class Mmoe(_Gated):
+class Mmoe(MixtureSettings):
     """Multi-gate mixture of experts (Ma 2018)."""
 
     guide: ClassVar[Guide] = Guide(
@@ -165,7 +173,7 @@ class Mmoe(_Gated):
     architecture: Literal["mmoe"]
 
 
-class Omoe(_Gated):
+class Omoe(MixtureSettings):
     """One-gate mixture of experts: the ablation of MMoE (Ma 2018)."""
 
     guide: ClassVar[Guide] = Guide(
@@ -181,7 +189,7 @@ class Omoe(_Gated):
     architecture: Literal["omoe"]
 
 
-class CrossStitch(ArchitectureSettings):
+class CrossStitch(NetworkSettings):
     """One network per task, mixed after each layer by learnt stitches (Misra 2016)."""
 
     guide: ClassVar[Guide] = Guide(
@@ -195,7 +203,6 @@ class CrossStitch(ArchitectureSettings):
     )
 
     architecture: Literal["cross_stitch"]
-    hidden_units: Units = Field(default=(128, 64), description="Layer widths of each network.")
     stitch: Literal["unit", "subspace"] = Field(
         default="unit", description="One mixing weight per task pair and unit, or and subspace."
     )
@@ -207,7 +214,6 @@ class CrossStitch(ArchitectureSettings):
     own_share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.9, description="Initial weight of a task's own activation; the rest is shared."
     )
-    dropout: Rate = Field(default=0.0, description="Share of units dropped while training.")
 
     @model_validator(mode="after")
     def _check(self) -> CrossStitch:
@@ -246,7 +252,6 @@ class Sluice(ArchitectureSettings):
         default=0.0,
         description="Weight of the penalty that keeps the subspaces of a layer apart.",
     )
-    dropout: Rate = Field(default=0.0, description="Share of units dropped while training.")
 
     @model_validator(mode="after")
     def _check(self) -> Sluice:
@@ -256,7 +261,7 @@ class Sluice(ArchitectureSettings):
         return self
 
 
-class _Extraction(ArchitectureSettings):
+class ExtractionSettings(ExpertSettings):
     """Experts of each task beside shared ones."""
 
     task_experts: Positive = Field(default=2, description="Experts of each task alone.")
@@ -264,11 +269,9 @@ class _Extraction(ArchitectureSettings):
         default=2, description="Experts that every task reads."
     )
     expert_units: Units = Field(default=(64,), description="Layer widths of each expert.")
-    tower_units: Units = Field(default=(32,), description="Layer widths of each task's tower.")
-    dropout: Rate = Field(default=0.0, description="Share of units dropped while training.")
 
 
-class Cgc(_Extraction):
+class Cgc(ExtractionSettings):
     """Customized gate control: experts of each task beside shared ones (Tang 2020)."""
 
     guide: ClassVar[Guide] = Guide(
@@ -280,7 +283,7 @@ class Cgc(_Extraction):
     architecture: Literal["cgc"]
 
 
-class Ple(_Extraction):
+class Ple(ExtractionSettings):
     """Progressive layered extraction: levels of customized gate control (Tang 2020)."""
 
     guide: ClassVar[Guide] = Guide(
@@ -299,7 +302,7 @@ class Ple(_Extraction):
     )
 
 
-class Aitm(ArchitectureSettings):
+class Aitm(NetworkSettings):
     """Adaptive information transfer along a chain of tasks (Xi 2021)."""
 
     guide: ClassVar[Guide] = Guide(
@@ -309,9 +312,6 @@ class Aitm(ArchitectureSettings):
     )
 
     architecture: Literal["aitm"]
-    hidden_units: Units = Field(
-        default=(128, 64), min_length=1, description="Layer widths of each network."
-    )
     transfers: dict[str, str] = Field(
         default={},
         description="Task to the task that it receives from; by `conditioned_on` if empty.",
@@ -321,10 +321,13 @@ class Aitm(ArchitectureSettings):
         description="Weight of the loss on a binary task's probability exceeding that of the task "
         "it receives from. It is 0 by itself between a task and the one it is conditioned on.",
     )
-    dropout: Rate = Field(default=0.0, description="Share of units dropped while training.")
 
     @model_validator(mode="after")
     def _check(self) -> Aitm:
+        if not self.hidden_units:
+            raise ValueError(
+                "hidden_units needs at least 1 layer: its output is what tasks pass on"
+            )
         for task in self.transfers:
             chain = [task]
             while chain[-1] in self.transfers:

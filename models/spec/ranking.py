@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -94,6 +95,10 @@ class RankingSpec(Strict):
         """The part that determines a model: all but the gates."""
         tasks = {n: task.model_copy(update={"gates": {}}) for n, task in self.tasks.items()}
         return self._with(tasks=tasks)
+
+    def restricted_to(self, tasks: Collection[str]) -> RankingSpec:
+        """The same problem with no other tasks than these."""
+        return self._with(tasks={n: task for n, task in self.tasks.items() if n in tasks})
 
     def _with(self, **changes: Any) -> RankingSpec:
         # Not model_copy: it would carry over the cached derivations of this instance.

@@ -38,7 +38,7 @@ class _Counterfactual(Strict):
 
 
 class InversePropensity(_Counterfactual):
-    """Seen outcomes weighed by inverse propensity (ESCM2-IPW, Wang 2022); needs conditioned_on."""
+    """Seen outcomes weighed by inverse propensity (ESCM2-IPS, Wang 2022); needs conditioned_on."""
 
     kind: Literal["inverse_propensity"]
 

@@ -107,7 +107,7 @@ def test_omoe_is_mmoe_with_equal_gates() -> None:
     copy_variables(omoe.experts.trainable_variables, mmoe.experts.trainable_variables)
     copy_variables(omoe.towers.trainable_variables, mmoe.towers.trainable_variables)
     for task in TASKS:
-        copy_variables(mmoe.gates.variables_of(task), omoe.gate.trainable_variables)
+        copy_variables(mmoe.gates.variables_of(task), omoe.gates.trainable_variables)
     assert_same(mmoe(features()), omoe(features()), tolerance=1e-5)
 
 
@@ -396,7 +396,7 @@ def test_sluice_orthogonality_is_between_subspaces_of_one_layer() -> None:
 
 def test_cgc_equals_its_equations() -> None:
     layer = built("cgc", task_experts=2, shared_experts=1, expert_units=[6], tower_units=[4])
-    level = layer.extraction
+    (level,) = layer.levels
     expected = {}
     for task in TASKS:
         names = [f"task/{task}/expert_0", f"task/{task}/expert_1", "shared/expert_0"]

@@ -148,8 +148,8 @@ FAULTS = (
     Fault(
         "PLE's shared gate reads a task's input",
         "models/architectures/extraction.py",
-        "self.shared_gate(inputs if everyone else inputs[-1])",
-        "self.shared_gate(inputs if everyone else inputs[0])",
+        "self.shared_gate(inputs if everyone else _picked(inputs, [-1]))",
+        "self.shared_gate(inputs if everyone else _picked(inputs, [0]))",
         (f"{SHARING}::test_ple_equals_its_equations",),
     ),
     Fault(
