@@ -42,7 +42,8 @@ def page(result: dict[str, Any]) -> str:
     for task, (mean, _) in gaps.items():
         met = "met" if mean >= -MARGIN else "not met"
         lines.append(f"{task}, within {MARGIN} or better: {met}.\n")
-    return "".join([*lines, *_speed(result), *_profile(result)])
+    parts = _profile(result) if "profile" in result else []
+    return "".join([*lines, *_speed(result), *parts])
 
 
 def _speed(result: dict[str, Any]) -> list[str]:
