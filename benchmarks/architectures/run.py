@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.architectures.page import ARCHITECTURES, PAIRS, page
 from models.seeding import derived_seed
-from models.spec.ranking import RankingSpec
 from models.spec.training import Candidate, Training
 from pipeline.load import load_config
+
+if TYPE_CHECKING:
+    from benchmarks.prepared import PreparedExamples
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "examples" / "census" / "config.yaml"
@@ -115,108 +116,55 @@ def best_trial(
 
 def prepare(data: Path, out: Path) -> None:
     """Makes the transformed examples: LogExampleGen and Transform of the example's pipeline."""
+    from benchmarks.prepared import OVERRIDES, PreparedExamples
     from examples.census.convert import convert
-    from pipeline.run import run
-    from pipeline.workdir import Workdir
 
     convert(data, out / "logs")
-    overrides = [
-        f"logs.root={out / 'logs'}", "training.epochs=1",
-        "candidates={shared_bottom: {model: {architecture: shared_bottom}}}",
-    ]  # fmt: skip
-    summary, _ = run(load_config(CONFIG, overrides), Workdir.open(out / "work", create=True))
-    print(f"{summary['run_id']}: {summary['state']}, {summary['examples']}")
+    config = load_config(CONFIG, [f"logs.root={out / 'logs'}", *OVERRIDES])
+    PreparedExamples.prepare(config, out / "work")
 
 
-class Trainings:
-    """Trains on the prepared examples.
+def train_once(examples: PreparedExamples, job: Job, trial: int, epochs: int) -> dict[str, Any]:
+    """Trains once.
 
     Args:
-        out: Folder of `prepare`.
+        examples: What `prepare` made.
+        job: What to train.
+        trial: The trial whose settings are used.
+        epochs: At most this many.
+
+    Returns:
+        ``objective`` on validation, ``test`` AUC by task, and what was trained.
     """
+    from models.validation import Validation
 
-    def __init__(self, out: Path) -> None:
-        """Reads the three splits once."""
-        import tensorflow_transform as tft
-
-        from models.rows import read_rows
-
-        self._ranking = load_config(CONFIG).ranking.model_view
-        artifacts = out / "work" / "artifacts" / "Transform"
-        self._transform = tft.TFTransformOutput(str(_only(artifacts / "transform_graph")))
-        examples = _only(artifacts / "transformed_examples")
-        keys = [k for o in self._ranking.all_outputs for k in (o.label_key, o.weight_key)]
-        self._rows = {
-            split: read_rows(
-                [str(examples / f"Split-{split}" / "*")],
-                self._transform.transformed_feature_spec(),
-                keys,
-                split=split,
-                cache_bytes=1 << 31,
-                shuffle_buffer=1,
-            )
-            for split in ("train", "validation", "test")
-        }
-
-    def __call__(self, job: Job, trial: int, epochs: int) -> dict[str, Any]:
-        """Trains once.
-
-        Args:
-            job: What to train.
-            trial: The trial whose settings are used.
-            epochs: At most this many.
-
-        Returns:
-            ``objective`` on validation, ``test`` AUC by task, and what was trained.
-        """
-        import tensorflow as tf
-
-        from models.trainer import build_model
-        from models.training_loop import TrainingLoop
-        from models.validation import Validation
-
-        tasks = PAIRS[job.pair]
-        content = self._ranking.model_dump()
-        content["tasks"] = {task: content["tasks"][task] for task in tasks}
-        ranking = RankingSpec.model_validate(content)
-        model_settings, training_settings = settings_of(job.architecture, trial)
-        seed = 0 if job.kind == "trial" else job.number + 1
-        training = Training.model_validate(
+    tasks = PAIRS[job.pair]
+    model_settings, training_settings = settings_of(job.architecture, trial)
+    seed = 0 if job.kind == "trial" else job.number + 1
+    model, progress = examples.train(
+        Candidate.model_validate({"model": model_settings}),
+        Training.model_validate(
             training_settings | {"epochs": epochs, "patience": 2, "seed": seed}
-        )
-        candidate = Candidate.model_validate({"model": model_settings})
-        tf.keras.backend.clear_session()
-        tf.keras.utils.set_random_seed(seed)
-        model = build_model(ranking, training, candidate, self._transform, self._rows["train"])
-        with tempfile.TemporaryDirectory() as folder:
-            progress = TrainingLoop(
-                model,
-                self._rows["train"],
-                Validation(model, self._rows["validation"]),
-                training,
-                {f"{task}.auc": 1.0 for task in tasks},
-                checkpoint_dir=Path(folder, "checkpoints"),
-                log_dir=Path(folder, "logs"),
-            ).run()
-        test = Validation(model, self._rows["test"]).measure()
-        return {
-            "key": job.key, **asdict(job), "trial": trial,
-            "objective": progress.best_objective, "best_epoch": progress.best_epoch,
-            "test": {task: test[task]["auc"] for task in tasks},
-            "parameters": model.num_parameters,
-            "step_seconds": progress.step_seconds, "epochs": progress.num_epochs,
-        }  # fmt: skip
-
-
-def _only(folder: Path) -> Path:
-    (found,) = folder.iterdir()
-    return found
+        ),
+        {f"{task}.auc": 1.0 for task in tasks},
+        tasks,
+    )
+    test = Validation(model, examples.rows("test")).measure()
+    return {
+        "key": job.key, **asdict(job), "trial": trial,
+        "objective": progress.best_objective, "best_epoch": progress.best_epoch,
+        "test": {task: test[task]["auc"] for task in tasks},
+        "parameters": model.num_parameters,
+        "step_seconds": progress.step_seconds, "epochs": progress.num_epochs,
+    }  # fmt: skip
 
 
 def train(options: argparse.Namespace) -> None:
     """Trains what is missing."""
+    from benchmarks.prepared import PreparedExamples
+
     part, parts = (int(x) for x in options.part.split("/"))
-    trainings = Trainings(options.out)
+    examples = PreparedExamples(options.out / "work", load_config(CONFIG).ranking)
     for index, job in enumerate(jobs(options)):
         done = results_in(options.out)
         if index % parts != part or job.key in done:
@@ -228,7 +176,7 @@ def train(options: argparse.Namespace) -> None:
                 print(f"{job.key}: left for later, not every trial has finished", flush=True)
                 continue
             trial = found
-        record = trainings(job, trial, options.epochs)
+        record = train_once(examples, job, trial, options.epochs)
         with (options.out / f"results-{part}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         print(f"{job.key}: {record['objective']:.4f} {record['test']}", flush=True)

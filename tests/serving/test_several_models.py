@@ -144,10 +144,10 @@ def test_while_one_loads_the_other_answers_and_swaps(
 ) -> None:
     may_load = threading.Event()
 
-    def load(directory: Path, on_warmup) -> object:
+    def load(directory: Path, on_warmup, **options) -> object:
         if directory.parent.name == "second":
             assert may_load.wait(60)
-        return load_version(directory, on_warmup)
+        return load_version(directory, on_warmup, **options)
 
     monkeypatch.setattr(server_module, "load_version", load)
     base_paths = {name: tmp_path / name for name in NAMES}
