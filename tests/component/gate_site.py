@@ -17,21 +17,10 @@ from components.log_example_gen.build import BuiltExamples, build_examples, read
 from components.log_example_gen.example_files import write_examples as write_split
 from components.log_example_gen.spec import DatasetSpec
 from components.verdict import Verdict
+from tests import gate_limits
 
-LIMITS = Limits(
-    max_dead_rate=0.2,
-    max_drift=0.3,
-    max_new_category=0.01,
-    max_unit_ratio=10.0,
-    max_join_drop=0.1,
-    max_clock_drift=0.1,
-    max_volume_drop=0.5,
-    waived={},
-    max_single_feature_auc=0.95,
-    max_skew=0.1,
-    audit_rows=200,
-    min_rows=20,
-    min_positives=2,
+LIMITS = gate_limits.LIMITS.model_copy(
+    update={"max_dead_rate": 0.2, "audit_rows": 200, "min_rows": 20, "min_positives": 2}
 )
 HOUR = 3_600_000
 START = 1_700_000_000_000

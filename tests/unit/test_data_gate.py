@@ -17,6 +17,7 @@ from components.data_gate.schema_check import load_tfdv
 from components.verdict import Verdict
 from models.schema import training_schema
 from models.spec.ranking import RankingSpec
+from tests.gate_limits import LIMITS
 
 RANKING = RankingSpec.model_validate_json(
     """{
@@ -40,21 +41,6 @@ RANKING = RankingSpec.model_validate_json(
                   "gates": {"spearman": {"min": 0.1}}},
         "like": {"kind": "binary", "target": "liked", "role": "auxiliary"}
     }}"""
-)
-LIMITS = Limits(
-    max_dead_rate=0.05,
-    max_drift=0.3,
-    max_new_category=0.01,
-    max_unit_ratio=10.0,
-    max_join_drop=0.1,
-    max_clock_drift=0.1,
-    max_volume_drop=0.5,
-    waived={},
-    max_single_feature_auc=0.95,
-    max_skew=0.1,
-    audit_rows=10,
-    min_rows=100,
-    min_positives=10,
 )
 NUM_ROWS = {"train": 4000, "validation": 1000, "test": 1000}
 
