@@ -52,8 +52,7 @@ def load_version(
         raise errors.no_manifest(directory.name, MANIFEST_FILE)
     if not (directory / "saved_model.pb").is_file():
         raise errors.no_saved_model(directory.name)
-    scan_model(directory)
-    runtime = SavedModelRuntime(directory)
+    runtime = SavedModelRuntime(directory, scan_model(directory))
     start = time.perf_counter()
     try:
         num_run = warm_up(runtime, directory / WARMUP_FILE)

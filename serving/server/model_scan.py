@@ -16,11 +16,14 @@ from serving.server.allowed_ops import (
 )
 from serving.server.graph_places import GraphPlaces, Node, Place
 
+SERVE_TAG = "serve"
+"""Tag of the graph that servers load."""
+
 _GRAPH_FILE = "saved_model.pb"
 _OTHER_GRAPH_FILES = ("saved_model.pbtxt", "saved_model.cpb")
 
 
-def scan_model(directory: Path) -> None:
+def scan_model(directory: Path) -> GraphPlaces | None:
     """Refuses a model that can do more than compute on what it is sent.
 
     Every node of the main graphs and of their functions must be on the allow-list of
@@ -31,6 +34,9 @@ def scan_model(directory: Path) -> None:
     Args:
         directory: Directory of the version, with a ``saved_model.pb``.
 
+    Returns:
+        The graph tagged `SERVE_TAG`; None without one, which the loader refuses.
+
     Raises:
         StatusError: PERMISSION_DENIED names the operation and the node; DATA_LOSS if the graph does
             not parse.
@@ -38,10 +44,15 @@ def scan_model(directory: Path) -> None:
     for name in _OTHER_GRAPH_FILES:
         if (directory / name).exists():
             raise errors.refused_file(name, f"{_GRAPH_FILE} is the graph that is looked at")
+    served = None
     for meta_graph in read_saved_model(directory).meta_graphs:
         _check_assets(directory, meta_graph)
-        for node, reason in refused_nodes(meta_graph):
+        graph = GraphPlaces(meta_graph)
+        for node, reason in _refused_nodes(graph):
             raise errors.refused_op(node.proto.op, node.proto.name, node.function, reason)
+        if SERVE_TAG in meta_graph.meta_info_def.tags:
+            served = graph
+    return served
 
 
 def read_saved_model(directory: Path) -> Any:
@@ -61,13 +72,8 @@ def read_saved_model(directory: Path) -> Any:
         raise errors.unparsable_saved_model(_GRAPH_FILE) from None
 
 
-def refused_nodes(meta_graph: Any) -> Iterator[tuple[Node, str]]:
-    """Yields the nodes of a graph that no server may load, each with the reason.
-
-    Args:
-        meta_graph: A MetaGraphDef.
-    """
-    graph = GraphPlaces(meta_graph)
+def _refused_nodes(graph: GraphPlaces) -> Iterator[tuple[Node, str]]:
+    """Yields the nodes that no server may load, each with the reason."""
     for node in graph.nodes():
         if node.proto.op not in COMPUTING and (reason := _reason(graph, node)):
             yield node, reason

@@ -31,6 +31,7 @@ from serving.server import errors
 from serving.server.allowed_ops import LOOPS
 from serving.server.example_check import example_inputs
 from serving.server.graph_places import GraphPlaces
+from serving.server.model_scan import SERVE_TAG
 
 # TensorFlow reads these when it is imported, so they come first.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -44,7 +45,6 @@ from tensorflow.core.protobuf import config_pb2
 _INFERENCE_METHODS = frozenset(
     f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress")
 )
-_SERVE_TAG = "serve"
 _MAX_CACHED_CALLABLES = 64
 _SHORTEST_LIMIT_MS = 32
 _LONGEST_LIMIT_MS = 1 << 22
@@ -187,12 +187,13 @@ class SavedModelRuntime:
 
     Args:
         path: Directory of the SavedModel.
+        places: Its served graph, from `serving.server.model_scan.scan_model`; None if it has none.
 
     Raises:
         StatusError: The model cannot be loaded: files missing, cut or damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, places: GraphPlaces | None) -> None:
         graph = tf.Graph()
         session_config = config_pb2.ConfigProto()
         # Two versions share the device during a swap: take memory as needed, not all of it.
@@ -200,12 +201,12 @@ class SavedModelRuntime:
         self._session = tf.compat.v1.Session(graph=graph, config=session_config)
         try:
             with graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.load(self._session, [_SERVE_TAG], str(path))
+                meta_graph = tf.compat.v1.saved_model.load(self._session, [SERVE_TAG], str(path))
             self.signature_defs: Mapping[str, Any] = {
                 name: SignatureDef.FromString(definition.SerializeToString())
                 for name, definition in meta_graph.signature_def.items()
             }
-            places = GraphPlaces(meta_graph)
+            assert places is not None, "the loader found a graph that the scan did not"
             messages = example_inputs(places)
             self._has_loops = any(n.proto.op in LOOPS for n in places.requested_nodes())
             with graph.as_default():

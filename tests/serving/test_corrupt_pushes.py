@@ -20,6 +20,7 @@ from serving.contract import MANIFEST_FILE, WARMUP_FILE, VersionState
 from serving.server.errors import StatusError
 from serving.server.loading import load_version, warm_up
 from serving.server.manifest import verify_manifest
+from serving.server.model_scan import scan_model
 from serving.server.runtime import SavedModelRuntime
 from serving.server.server import EmbeddedServer
 from serving.warmup import write_warmup
@@ -235,7 +236,7 @@ def test_corrupt_push(push, base_path, client, export, next_version) -> None:
 def test_a_whole_push_with_a_manifest_serves(tmp_path, export) -> None:
     path = export(tmp_path, 1, change=write_manifest)
     assert verify_manifest(path)
-    loaded = SavedModelRuntime(path)
+    loaded = SavedModelRuntime(path, scan_model(path))
     assert warm_up(loaded, path / WARMUP_FILE) == 2
     loaded.close()
 
@@ -280,7 +281,7 @@ def test_a_manifest_cannot_point_outside(tmp_path) -> None:
 def test_warm_up_is_bounded(tmp_path, export) -> None:
     path = export(tmp_path, 1, signatures=("predict",))
     (record,) = tf.data.TFRecordDataset(str(path / WARMUP_FILE)).as_numpy_iterator()
-    loaded = SavedModelRuntime(path)
+    loaded = SavedModelRuntime(path, scan_model(path))
     for num_records, fits in ((1000, True), (1001, False)):
         with tf.io.TFRecordWriter(str(path / WARMUP_FILE)) as writer:
             for _ in range(num_records):

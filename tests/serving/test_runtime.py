@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from serving.server import runtime as runtime_module
 from serving.server.errors import StatusError
+from serving.server.model_scan import scan_model
 from serving.server.runtime import SavedModelRuntime
 
 
@@ -28,7 +29,7 @@ def path(base_path, export):
 
 @pytest.fixture
 def runtime(path):
-    loaded = SavedModelRuntime(path)
+    loaded = SavedModelRuntime(path, scan_model(path))
     yield loaded
     loaded.close()
 
@@ -64,7 +65,7 @@ def test_outputs_that_are_not_asked_for_are_not_computed(tmp_path) -> None:
     module = Parts()
     module.zero = tf.Variable(0)  # a function that reads a variable is called as a stateful one
     tf.saved_model.save(module, str(tmp_path), signatures={"predict": module.predict})
-    loaded = SavedModelRuntime(tmp_path)
+    loaded = SavedModelRuntime(tmp_path, scan_model(tmp_path))
     words = {"text": np.array([b"no number"], object)}
     try:
         assert [v.tolist() for v in run(loaded, "predict", words, ["length"])] == [[9]]
@@ -114,7 +115,7 @@ def test_a_graph_without_loops_has_one_callable_for_all_limits(tmp_path) -> None
 
     module = Doubler()
     tf.saved_model.save(module, str(tmp_path / "1"), signatures={"predict": module.double})
-    runtime = SavedModelRuntime(tmp_path / "1")
+    runtime = SavedModelRuntime(tmp_path / "1", scan_model(tmp_path / "1"))
     one = {"x": np.ones(1, np.float32)}
     for seconds in (None, 5.0, 0.5):
         assert run(runtime, "predict", one, ["y"], seconds)[0].tolist() == [2.0]
@@ -139,7 +140,7 @@ def test_parts_of_the_graph_that_no_output_needs_do_not_run(tmp_path) -> None:
         x = tf.compat.v1.placeholder(tf.float32, [None])
         outputs = {"double": 2 * x, "finite": tf.debugging.check_numerics(x, "not finite")}
         tf.compat.v1.saved_model.simple_save(session, str(path), {"x": x}, outputs)
-    runtime = SavedModelRuntime(path)
+    runtime = SavedModelRuntime(path, scan_model(path))
     infinite = {"x": np.array([np.inf], np.float32)}
     assert run(runtime, "serving_default", infinite, ["double"])[0].tolist() == [np.inf]
     with pytest.raises(StatusError, match="not finite"):
