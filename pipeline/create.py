@@ -211,7 +211,6 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             candidates_json=json.dumps(names),
             ranking_json=model_json,
             num_rows=str(config.serving_check.num_rows),
-            precision=config.training.precision,
             memory_bytes=json.dumps(config.push.memory_bytes),
             code_hash=own_code("components/serving_check", "components/model_pusher", "serving"),
         )

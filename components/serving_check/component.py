@@ -23,12 +23,5 @@ def serving_check_class(candidates: Sequence[str]) -> type[Any]:
         Executor,
         inputs=inputs,
         outputs={"blessing": Blessing},
-        parameters=(
-            "candidates_json",
-            "ranking_json",
-            "num_rows",
-            "precision",
-            "memory_bytes",
-            "code_hash",
-        ),
+        parameters=("candidates_json", "ranking_json", "num_rows", "memory_bytes", "code_hash"),
     )

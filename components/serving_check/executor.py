@@ -39,16 +39,12 @@ from components.verdict import Verdict, write_verdict
 from models.spec.feature import Feature
 from models.spec.keys import TIMESTAMP, key_feature
 from models.spec.ranking import RankingSpec
-from models.spec.training import Precision
 from serving.client import RankingClient
 from serving.warmup import write_warmup
 
 PROBABILITY_TOLERANCE = 1e-5
 VALUE_TOLERANCE = 1e-4
 """Relative tolerances: probabilities, and natural units such as seconds."""
-HALF_PRECISION_TOLERANCE = 2e-2
-"""Of both where layers compute in bfloat16, which has 8 bits: in a batch of another size sums are
-added up in another order, a last digit falls otherwise, and a layer's step is 2**-8."""
 _START_SECONDS = 120.0
 _BATCH_ROWS = 256
 
@@ -78,7 +74,6 @@ class Executor(base_executor.BaseExecutor):
             )
             for name in names
         }
-        precision = exec_properties["precision"]
         unusual = unusual_rows(ranking, rows, num_rows=len(rows[TIMESTAMP]) // 4)
         memory_bytes = json.loads(exec_properties["memory_bytes"])
         refusals = {n: export_problems(d, memory_bytes=memory_bytes) for n, d in models.items()}
@@ -96,8 +91,8 @@ class Executor(base_executor.BaseExecutor):
                 )
                 with RankingClient(target, name, timeout_seconds=30.0) as client:
                     refusals[name] = [
-                        *check(client, ranking, rows, stored, precision),
-                        *check_unusual(client, ranking, unusual, precision),
+                        *check(client, ranking, rows, stored),
+                        *check_unusual(client, ranking, unusual),
                     ]
         passed = not any(refusals.values())
         artifact = artifact_utils.get_single_instance(output_dict["blessing"])
@@ -183,11 +178,7 @@ def stored_predictions(path: Path, ranking: RankingSpec, rows: Columns) -> Colum
 
 
 def check(
-    client: RankingClient,
-    ranking: RankingSpec,
-    rows: Columns,
-    stored: Columns,
-    precision: Precision = "float32",
+    client: RankingClient, ranking: RankingSpec, rows: Columns, stored: Columns
 ) -> Iterator[str]:
     """Compares a served candidate with its stored predictions.
 
@@ -195,13 +186,10 @@ def check(
         One sentence per output whose answers differ.
     """
     answers = _predicted(client, ranking, rows)
-    sides = ("served values", "the evaluated ones")
-    yield from _differences(ranking, answers, stored, sides, precision)
+    yield from _differences(ranking, answers, stored, "served values", "the evaluated ones")
 
 
-def check_unusual(
-    client: RankingClient, ranking: RankingSpec, rows: Columns, precision: Precision = "float32"
-) -> Iterator[str]:
+def check_unusual(client: RankingClient, ranking: RankingSpec, rows: Columns) -> Iterator[str]:
     """Compares answers to rows with missing and never-seen values, sent in both forms.
 
     The Evaluator reads tf.Examples; a service sends tensors. Both must mean the same.
@@ -211,8 +199,8 @@ def check_unusual(
     """
     tensors = _predicted(client, ranking, rows)
     examples = client.predict_examples(serialized(ranking, rows))
-    sides = ("answers to tensors with missing and never-seen values", "those to tf.Examples")
-    yield from _differences(ranking, tensors, examples, sides, precision)
+    what = "answers to tensors with missing and never-seen values"
+    yield from _differences(ranking, tensors, examples, what, "those to tf.Examples")
 
 
 def _predicted(client: RankingClient, ranking: RankingSpec, rows: Columns) -> Columns:
@@ -225,18 +213,11 @@ def _predicted(client: RankingClient, ranking: RankingSpec, rows: Columns) -> Co
 
 
 def _differences(
-    ranking: RankingSpec,
-    found: Columns,
-    expected: Columns,
-    sides: tuple[str, str],
-    precision: Precision,
+    ranking: RankingSpec, found: Columns, expected: Columns, what: str, reference: str
 ) -> Iterator[str]:
-    what, reference = sides
     for each in ranking.outputs:
         got, wanted = (side[each.name].astype(np.float64) for side in (found, expected))
         tolerance = PROBABILITY_TOLERANCE if each.kind == "binary" else VALUE_TOLERANCE
-        if precision == "bfloat16":
-            tolerance = HALF_PRECISION_TOLERANCE
         error = np.abs(got - wanted) / np.maximum(np.abs(wanted), 1e-6)
         wrong = ~(error <= tolerance)
         if wrong.any():

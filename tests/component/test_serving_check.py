@@ -135,7 +135,6 @@ def test_candidates_that_cannot_be_pushed_are_refused_without_a_server(
             "ranking_json": ranking.model_dump_json(),
             "candidates_json": '["reader"]',
             "num_rows": "10",
-            "precision": "float32",
             "memory_bytes": "null",
         },
     )

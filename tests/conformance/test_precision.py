@@ -28,11 +28,18 @@ def nodes(run: Run) -> list[Any]:
     return [node for function in library.function for node in function.node_def]
 
 
-def scores(run: Run, transformed: Transformed, num_rows: int = 200) -> dict[str, np.ndarray]:
+def scores(
+    run: Run, transformed: Transformed, num_rows: int = 200, batch_rows: int = 200
+) -> dict[str, np.ndarray]:
     rows = {name: values[:num_rows] for name, values in transformed.rows["validation"].items()}
+    records = encode(rows)
     loaded = tf.saved_model.load(str(run.model))
-    found = loaded.signatures["serving_default"](examples=tf.constant(encode(rows)))
-    return {name: value.numpy() for name, value in found.items()}
+    parts: dict[str, list[np.ndarray]] = {}
+    for start in range(0, num_rows, batch_rows):
+        batch = tf.constant(records[start : start + batch_rows])
+        for name, value in loaded.signatures["serving_default"](examples=batch).items():
+            parts.setdefault(name, []).append(value.numpy())
+    return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,10 @@ def test_bfloat16_layers_and_float32_variables_and_outputs(
         assert values.dtype == np.float32
         assert np.corrcoef(values, expected[name])[0, 1] > 0.9, name
         assert not np.allclose(values, expected[name], rtol=1e-4), name
+    for batch_rows in (1, 7, 64):
+        split = scores(half, transformed, batch_rows=batch_rows)
+        for name, values in found.items():
+            np.testing.assert_allclose(split[name], values, rtol=1e-5, err_msg=name)
     assert tf.keras.mixed_precision.global_policy().name == "float32"
     assert not export_problems(half.model, memory_bytes=None)
 
