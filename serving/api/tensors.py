@@ -111,14 +111,8 @@ def decode(proto: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Array:
             would exceed `max_bytes`, or the type is not supported.
     """
     dtype = numpy_dtype(proto.dtype)
-    if proto.tensor_shape.unknown_rank:
-        raise TensorError("the tensor's rank is unknown")
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if any(size < 0 for size in shape):
-        raise TensorError(f"the tensor's shape {list(shape)} has a negative size")
+    shape = declared_shape(proto, dtype.itemsize, max_bytes)
     num_values = math.prod(shape)
-    if num_values * dtype.itemsize > max_bytes:
-        raise TensorError(f"a tensor of shape {list(shape)} exceeds {max_bytes} bytes")
     try:
         if dtype.kind == "O":
             return _decode_strings(proto, num_values).reshape(shape)
@@ -126,6 +120,27 @@ def decode(proto: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Array:
     except ValueError as error:
         # NumPy refuses ranks and dimensions beyond its own limits, even for no values at all.
         raise error if isinstance(error, TensorError) else TensorError(str(error)) from None
+
+
+def declared_shape(proto: Any, item_bytes: int, max_bytes: int) -> tuple[int, ...]:
+    """Reads the shape that a TensorProto declares.
+
+    Args:
+        proto: A TensorProto.
+        item_bytes: What one value takes in memory.
+        max_bytes: What all of them may take.
+
+    Raises:
+        TensorError: The shape is unknown, negative or too large.
+    """
+    if proto.tensor_shape.unknown_rank:
+        raise TensorError("the tensor's rank is unknown")
+    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    if any(size < 0 for size in shape):
+        raise TensorError(f"the tensor's shape {list(shape)} has a negative size")
+    if math.prod(shape) * item_bytes > max_bytes:
+        raise TensorError(f"a tensor of shape {list(shape)} exceeds {max_bytes} bytes")
+    return shape
 
 
 def _decode_numbers(proto: Any, dtype: np.dtype[Any], num_values: int) -> Array:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import grpc
-import numpy as np
 
 from serving.api.tensors import Array
 from serving.server import errors
 from serving.server.batching_options import BatchingOptions
 from serving.server.runtime import LoadedModel
+from serving.server.sent_strings import Value, concatenated, repeated_first
 
 _Key = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -23,7 +23,7 @@ _Key = tuple[tuple[str, ...], tuple[str, ...]]
 class _Task:
     """One request that waits for its rows' turn."""
 
-    values: tuple[Array, ...]
+    values: tuple[Value, ...]
     deadline: float | None
     enqueued: float = field(default_factory=time.monotonic)
     done: threading.Event = field(default_factory=threading.Event)
@@ -156,7 +156,7 @@ class BatchedModel:
 
     def run(
         self,
-        feeds: Mapping[str, Array],
+        feeds: Mapping[str, Value],
         fetches: Sequence[str],
         timeout_seconds: float | None = None,
         *,
@@ -269,7 +269,7 @@ class BatchedModel:
             results = self._run(
                 key,
                 [
-                    self._filled_up(np.concatenate(columns), size)
+                    self._filled_up(concatenated(columns), size)
                     for columns in zip(*(task.values for task in members), strict=True)
                 ],
                 _latest(members),
@@ -298,15 +298,15 @@ class BatchedModel:
         padded = self._options.padded(task.size)
         task.finish([r[: task.size] if r.ndim and len(r) == padded else r for r in results])
 
-    def _run(self, key: _Key, values: Sequence[Array], deadline: float | None) -> list[Array]:
+    def _run(self, key: _Key, values: Sequence[Value], deadline: float | None) -> list[Array]:
         feeds, fetches = key
         seconds = None if deadline is None else deadline - time.monotonic()
         return self._model.run(dict(zip(feeds, values, strict=True)), fetches, seconds)
 
-    def _filled_up(self, value: Array, size: int) -> Array:
+    def _filled_up(self, value: Value, size: int) -> Value:
         """Fills a batch up to an allowed size, with its first row, which is a valid one."""
         missing = self._options.padded(size) - size
-        return value if missing == 0 else np.concatenate([value, np.repeat(value[:1], missing, 0)])
+        return value if missing == 0 else concatenated([value, repeated_first(value, missing)])
 
 
 def _latest(members: Sequence[_Task]) -> float | None:

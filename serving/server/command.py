@@ -51,6 +51,12 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="requests a process works on at once (default 4; 32 with batching)",
     )
+    add(
+        "--intra-op-parallelism",
+        type=int,
+        help="threads that an operation may use; more make large requests faster on a machine with "
+        "cores to spare, and all requests dearer (default 1)",
+    )
     add("--max-queued-requests", type=int, help="requests that may wait; more are refused "
         "with UNAVAILABLE (default 64)")  # fmt: skip
     add("--max-message-bytes", type=int, help="largest request and response (default 64 MiB)")

@@ -47,9 +47,13 @@ class GraphPlaces:
 
     Args:
         meta_graph: The MetaGraphDef.
+
+    Attributes:
+        signature_defs: Its SignatureDefs by name.
     """
 
     def __init__(self, meta_graph: Any) -> None:
+        self.signature_defs = dict(meta_graph.signature_def)
         self._main = {node.name: node for node in meta_graph.graph_def.node}
         self._functions = {f.signature.name: f for f in meta_graph.graph_def.library.function}
         self._bodies = {

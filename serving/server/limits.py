@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from models.spec.errors import ConfigError
-from serving.api.tensors import Array
 from serving.server import errors
+from serving.server.sent_strings import SentStrings, Value
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,26 @@ class Limits:
                     received=getattr(self, each.name),
                 )
 
-    def check(self, alias: str, array: Array, num_bytes: int) -> None:
+    def check(self, alias: str, value: Value, num_bytes: int) -> None:
         """Checks one input.
 
         Args:
             alias: Name of the input.
-            array: Its value.
+            value: What it is fed with.
             num_bytes: Size of the message that it came in; no string in it is longer.
 
         Raises:
             StatusError: INVALID_ARGUMENT.
         """
-        if array.ndim and array.shape[0] > self.max_rows:
-            raise errors.too_many_rows(alias, array.shape[0], self.max_rows)
-        if array.dtype == np.object_ and num_bytes > self.max_string_bytes:
-            longest = max(map(len, array.ravel().tolist()), default=0)
+        if value.ndim and len(value) > self.max_rows:
+            raise errors.too_many_rows(alias, len(value), self.max_rows)
+        if num_bytes > self.max_string_bytes:
+            longest = max(map(len, _strings(value)), default=0)
             if longest > self.max_string_bytes:
                 raise errors.string_too_long(alias, longest, self.max_string_bytes)
+
+
+def _strings(value: Value) -> list[bytes]:
+    if isinstance(value, SentStrings):
+        return value.strings()
+    return value.ravel().tolist() if value.dtype == np.object_ else []

@@ -33,6 +33,7 @@ def load_version(
     on_warmup: Callable[[str, float], None] = lambda code, seconds: None,
     *,
     require_manifest: bool = False,
+    intra_op_parallelism: int = 1,
 ) -> SavedModelRuntime:
     """Loads a version and has it answer its own warm-up requests.
 
@@ -40,6 +41,7 @@ def load_version(
         directory: Directory of the version.
         on_warmup: Told the status code of the warm-up and its seconds, if there was one.
         require_manifest: Whether a version without a push manifest is refused.
+        intra_op_parallelism: How many threads an operation may use.
 
     Returns:
         The runtime, ready to serve.
@@ -52,7 +54,7 @@ def load_version(
         raise errors.no_manifest(directory.name, MANIFEST_FILE)
     if not (directory / "saved_model.pb").is_file():
         raise errors.no_saved_model(directory.name)
-    runtime = SavedModelRuntime(directory, scan_model(directory))
+    runtime = SavedModelRuntime(directory, scan_model(directory), intra_op_parallelism)
     start = time.perf_counter()
     try:
         num_run = warm_up(runtime, directory / WARMUP_FILE)

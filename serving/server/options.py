@@ -29,6 +29,8 @@ class ServerOptions:
         num_threads: How many requests are worked on at once; None for 4, or 32 with batching, where
             a request that waits for its batch holds a thread. More of them rather compete for
             Python than compute; `--workers` uses more cores.
+        intra_op_parallelism: How many threads an operation of TensorFlow's may use. More make large
+            requests faster while there is nothing else to do, and every request dearer.
         max_queued_requests: How many more may wait; further ones are refused with UNAVAILABLE.
         limits: How large a request may be.
         batching: How to batch; None runs every request alone.
@@ -53,6 +55,7 @@ class ServerOptions:
     rest_port: int | None = None
     metrics_port: int | None = None
     num_threads: int | None = None
+    intra_op_parallelism: int = 1
     max_queued_requests: int = 64
     limits: Limits = field(default_factory=Limits)
     batching: BatchingOptions | None = None
@@ -82,8 +85,9 @@ class ServerOptions:
             raise _invalid("models", "names that are not empty and all different", repr(names))
         if self.request_threads <= 0:
             raise _invalid("num_threads", "a positive number", self.num_threads)
-        if self.poll_seconds <= 0:
-            raise _invalid("poll_seconds", "a positive number", self.poll_seconds)
+        for name in ("intra_op_parallelism", "poll_seconds"):
+            if getattr(self, name) <= 0:
+                raise _invalid(name, "a positive number", getattr(self, name))
         for name in ("drain_seconds", "max_queued_requests"):
             if getattr(self, name) < 0:
                 raise _invalid(name, "0 or more", getattr(self, name))

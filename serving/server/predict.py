@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.api.messages import PredictResponse
-from serving.api.tensors import Array, TensorError, decode, encode
+from serving.api.tensors import DT_STRING, TensorError, decode, encode
 from serving.contract import SERVING_DEFAULT
 from serving.server import errors
 from serving.server.call import Call
 from serving.server.example_check import check_examples
 from serving.server.limits import Limits
-from serving.server.runtime import LoadedModel, Signature
+from serving.server.runtime import InputInfo, LoadedModel, Signature
+from serving.server.sent_strings import SentStrings, Value
 
 
 def run_predict(model: LoadedModel, request: Any, call: Call, limits: Limits) -> Any:
@@ -39,10 +40,10 @@ def run_predict(model: LoadedModel, request: Any, call: Call, limits: Limits) ->
         raise errors.wrong_method_name(signature.method_name)
     inputs = _inputs(signature, request.inputs, limits)
     outputs = _outputs(signature, request.output_filter)
-    call.num_examples = max((len(a) for a in inputs.values() if a.ndim), default=1)
+    call.num_examples = max((len(v) for v in inputs.values() if v.ndim), default=1)
     start = time.perf_counter()
     values = model.run(
-        {signature.inputs[alias].tensor: array for alias, array in inputs.items()},
+        {signature.inputs[alias].tensor: value for alias, value in inputs.items()},
         [signature.outputs[alias] for alias in outputs],
         call.seconds_left,
         is_batchable=signature.is_batchable,
@@ -56,32 +57,41 @@ def run_predict(model: LoadedModel, request: Any, call: Call, limits: Limits) ->
     return response
 
 
-def _inputs(signature: Signature, sent: Any, limits: Limits) -> dict[str, Array]:
+def _inputs(signature: Signature, sent: Any, limits: Limits) -> dict[str, Value]:
     if len(sent) > len(signature.inputs) or (
         len(sent) < len(signature.inputs) and not signature.defaults
     ):
         raise errors.input_size_mismatch(sent, signature.inputs)
-    arrays: dict[str, Array] = {}
+    values: dict[str, Value] = {}
     bytes_left = limits.max_message_bytes
     for alias, info in signature.inputs.items():
         if alias in sent:
-            proto = sent[alias]
-            try:
-                arrays[alias] = decode(proto, max_bytes=bytes_left)
-            except TensorError as error:
-                raise errors.tensor_parsing_error(alias, str(error)) from None
-            bytes_left -= arrays[alias].nbytes
-            info.check(alias, proto.dtype, arrays[alias].shape)
-            limits.check(alias, arrays[alias], proto.ByteSize())
-            if info.message is not None:
-                check_examples(arrays[alias], info.message)
+            value = _received(alias, info, sent[alias], bytes_left, limits)
+            bytes_left -= value.nbytes
+            values[alias] = value
         elif alias in signature.defaults:
-            arrays[alias] = signature.defaults[alias]
+            values[alias] = signature.defaults[alias]
         else:
             raise errors.input_not_sent(alias, sent, signature.defaults)
     if any(alias not in signature.inputs for alias in sent):
-        raise errors.invalid_input_names(sent, arrays.keys() & set(sent))
-    return arrays
+        raise errors.invalid_input_names(sent, values.keys() & set(sent))
+    return values
+
+
+def _received(alias: str, info: InputInfo, proto: Any, max_bytes: int, limits: Limits) -> Value:
+    try:
+        value: Value
+        if proto.dtype == DT_STRING and info.message is None:
+            value = SentStrings(proto, max_bytes)
+        else:
+            value = array = decode(proto, max_bytes=max_bytes)
+    except TensorError as error:
+        raise errors.tensor_parsing_error(alias, str(error)) from None
+    info.check(alias, proto.dtype, value.shape)
+    limits.check(alias, value, proto.ByteSize())
+    if info.message is not None:
+        check_examples(array, info.message)
+    return value
 
 
 def _outputs(signature: Signature, output_filter: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,13 +25,14 @@ import grpc
 import numpy as np
 
 from serving.api.messages import DATA_TYPE_NAMES, SignatureDef
-from serving.api.tensors import Array, TensorError, decode
+from serving.api.tensors import DT_STRING, Array, TensorError, decode
 from serving.contract import RANK
 from serving.server import errors
 from serving.server.allowed_ops import LOOPS
 from serving.server.example_check import example_inputs
 from serving.server.graph_places import GraphPlaces
 from serving.server.model_scan import SERVE_TAG
+from serving.server.sent_strings import SentStrings, Value
 
 # TensorFlow reads these when it is imported, so they come first.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -46,6 +47,8 @@ _INFERENCE_METHODS = frozenset(
     f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress")
 )
 _MAX_CACHED_CALLABLES = 64
+# Values of RunOptions.inter_op_thread_pool.
+_THREAD_POOL, _CALLING_THREAD = 0, -1
 _SHORTEST_LIMIT_MS = 32
 _LONGEST_LIMIT_MS = 1 << 22
 
@@ -170,7 +173,7 @@ class LoadedModel(Protocol):
 
     def run(
         self,
-        feeds: Mapping[str, Array],
+        feeds: Mapping[str, Value],
         fetches: Sequence[str],
         timeout_seconds: float | None = None,
         *,
@@ -188,32 +191,50 @@ class SavedModelRuntime:
     Args:
         path: Directory of the SavedModel.
         places: Its served graph, from `serving.server.model_scan.scan_model`; None if it has none.
+        intra_op_parallelism: How many threads an operation may use; all sessions of a process
+            share the first one's threads. With 1, a graph without loops runs in the thread that
+            calls, operation after operation: handing its small steps around costs more than they
+            take. With more, operations run side by side as well.
 
     Raises:
         StatusError: The model cannot be loaded: files missing, cut or damaged.
     """
 
-    def __init__(self, path: Path, places: GraphPlaces | None) -> None:
+    def __init__(
+        self, path: Path, places: GraphPlaces | None, intra_op_parallelism: int = 1
+    ) -> None:
+        if places is None:
+            raise errors.invalid_saved_model(f"it has no graph with the tag {SERVE_TAG!r}")
         graph = tf.Graph()
-        session_config = config_pb2.ConfigProto()
+        session_config = config_pb2.ConfigProto(intra_op_parallelism_threads=intra_op_parallelism)
         # Two versions share the device during a swap: take memory as needed, not all of it.
         session_config.gpu_options.allow_growth = True
         self._session = tf.compat.v1.Session(graph=graph, config=session_config)
         try:
-            with graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.load(self._session, [SERVE_TAG], str(path))
+            messages = example_inputs(places)
             self.signature_defs: Mapping[str, Any] = {
                 name: SignatureDef.FromString(definition.SerializeToString())
-                for name, definition in meta_graph.signature_def.items()
+                for name, definition in places.signature_defs.items()
             }
-            assert places is not None, "the loader found a graph that the scan did not"
-            messages = example_inputs(places)
-            self._has_loops = any(n.proto.op in LOOPS for n in places.requested_nodes())
+            signatures = {
+                name: Signature.from_proto(name, definition, messages)
+                for name, definition in self.signature_defs.items()
+            }
             with graph.as_default():
+                self._decoders = _string_decoders(signatures.values())
+                tf.compat.v1.saved_model.load(
+                    self._session,
+                    [SERVE_TAG],
+                    str(path),
+                    input_map={name: d.decoded for name, d in self._decoders.items()},
+                )
                 self.signatures: Mapping[str, Signature] = {
-                    name: _prunable(Signature.from_proto(name, definition, messages))
-                    for name, definition in self.signature_defs.items()
+                    name: self._prunable(signature) for name, signature in signatures.items()
                 }
+            self._has_loops = any(n.proto.op in LOOPS for n in places.requested_nodes())
+            # Who computes a loop cannot watch its time as well.
+            is_pooled = intra_op_parallelism > 1 or self._has_loops
+            self._thread_pool = _THREAD_POOL if is_pooled else _CALLING_THREAD
         except Exception as error:
             self._session.close()
             raise _load_failure(error) from None
@@ -222,7 +243,7 @@ class SavedModelRuntime:
 
     def run(
         self,
-        feeds: Mapping[str, Array],
+        feeds: Mapping[str, Value],
         fetches: Sequence[str],
         timeout_seconds: float | None = None,
         *,
@@ -244,10 +265,11 @@ class SavedModelRuntime:
             StatusError: The runtime's code and text. The text may echo the inputs.
         """
         limit_ms = _limit_ms(timeout_seconds) if self._has_loops else 0
-        key = (tuple(feeds), tuple(fetches), limit_ms)
+        fed = dict(self._fed(name, value) for name, value in feeds.items())
+        key = (tuple(fed), tuple(fetches), limit_ms)
         start = time.monotonic()
         try:
-            values = [np.asarray(value) for value in self._callable(key)(*feeds.values())]
+            values = [np.asarray(value) for value in self._callable(key)(*fed.values())]
         except tf.errors.OpError as error:
             raise errors.StatusError(
                 errors.code_of_number(error.error_code), error.message, echoes_data=True
@@ -264,73 +286,115 @@ class SavedModelRuntime:
             raise errors.timed_out()
         return values
 
+    def _prunable(self, signature: Signature) -> Signature:
+        """Puts an identity behind every output, in the default graph.
+
+        A signature is one call of a function, and TensorFlow keeps a call whole whose own outputs
+        are fetched. Fetched from behind, it is inlined, and what an output does not need is cut
+        away.
+        """
+        if not signature.is_inference:
+            return signature
+        return dataclasses.replace(
+            signature,
+            outputs={alias: self._behind(name) for alias, name in signature.outputs.items()},
+        )
+
+    def _behind(self, name: str) -> str:
+        if not name:  # composite tensors cannot be fetched: that is the request's error
+            return name
+        decoder = self._decoders.get(name)  # an output can be an input, as it is
+        graph = tf.compat.v1.get_default_graph()
+        tensor = graph.get_tensor_by_name(name) if decoder is None else decoder.decoded
+        return str(tf.identity(tensor).name)
+
     def close(self) -> None:
         """Frees the session. What still runs ends with CANCELLED; nothing may start any more."""
         with self._lock:
             self._callables.clear()
         self._session.close()
 
+    def _fed(self, name: str, value: Value) -> tuple[str, Array]:
+        """Returns which tensor is fed for an input, and with what."""
+        decoder = self._decoders.get(name)
+        if not isinstance(value, SentStrings):
+            return (name if decoder is None else decoder.decoded.name), value
+        if decoder is None:
+            return name, value.array()
+        # As an object: NumPy's own strings lose the zeros that they end with.
+        return decoder.sent, np.array(value.serialized(), object)
+
     def _callable(self, key: _CallableKey) -> RunCallable:
         with self._lock:
             run = self._callables.get(key)
             if run is None:
-                feeds, fetches, limit_ms = key
-                run = make_callable(self._session, feeds, fetches, limit_ms)
-                self._callables[key] = run
+                run = self._callables[key] = self._make_callable(*key)
                 if len(self._callables) > _MAX_CACHED_CALLABLES:
                     self._callables.popitem(last=False)
             else:
                 self._callables.move_to_end(key)
             return run
 
-
-def _prunable(signature: Signature) -> Signature:
-    """Puts an identity behind every output, in the default graph.
-
-    A signature is one call of a function, and TensorFlow keeps a call whole whose own outputs are
-    fetched. Fetched from behind, it is inlined, and what an output does not need is cut away.
-    """
-    if not signature.is_inference:
-        return signature
-    graph = tf.compat.v1.get_default_graph()
-    outputs = {
-        # Composite tensors have no name, and cannot be fetched: that is the request's error.
-        alias: tf.identity(graph.get_tensor_by_name(name)).name if name else name
-        for alias, name in signature.outputs.items()
-    }
-    return dataclasses.replace(signature, outputs=outputs)
-
-
-def make_callable(
-    session: Any, feeds: Sequence[str], fetches: Sequence[str], limit_ms: int
-) -> RunCallable:
-    """Makes a function from feed values to fetched values.
-
-    Args:
-        session: A tf.compat.v1.Session.
-        feeds: Names of the tensors to feed.
-        fetches: Names of the tensors to compute.
-        limit_ms: Time limit; 0 for none.
-
-    Returns:
-        A function that takes the feeds' values in order and returns the fetches' values.
-    """
-    run_options = config_pb2.RunOptions(timeout_in_ms=limit_ms)
-    # The fast path is private to TensorFlow (40 us instead of 280 us a call): do without it
-    # where it is gone.
-    make = getattr(session, "_make_callable_from_options", None)
-    if make is not None:
-        options = config_pb2.CallableOptions(feed=feeds, fetch=fetches, run_options=run_options)
-        fast: RunCallable = make(options)
-        return fast
-
-    def run(*values: Array) -> Sequence[Any]:
-        found: Sequence[Any] = session.run(
-            list(fetches), dict(zip(feeds, values, strict=True)), options=run_options
+    def _make_callable(
+        self, feeds: Sequence[str], fetches: Sequence[str], limit_ms: int
+    ) -> RunCallable:
+        """Makes a function from the feeds' values, in order, to the fetches' values."""
+        run_options = config_pb2.RunOptions(
+            timeout_in_ms=limit_ms, inter_op_thread_pool=self._thread_pool
         )
-        return found
+        # The fast path is private to TensorFlow (40 us instead of 280 us a call): do without it
+        # where it is gone.
+        make = getattr(self._session, "_make_callable_from_options", None)
+        if make is not None:
+            options = config_pb2.CallableOptions(feed=feeds, fetch=fetches, run_options=run_options)
+            fast: RunCallable = make(options)
+            return fast
 
-    return run
+        def run(*values: Array) -> Sequence[Any]:
+            found: Sequence[Any] = self._session.run(
+                list(fetches), dict(zip(feeds, values, strict=True)), options=run_options
+            )
+            return found
+
+        return run
+
+
+@dataclass(frozen=True)
+class _StringDecoder:
+    """What the graph begins with in place of a string input.
+
+    Attributes:
+        sent: Name of the tensor to feed with the bytes of a TensorProto.
+        decoded: Its strings, which may be fed instead.
+    """
+
+    sent: str
+    decoded: Any
+
+
+def _string_decoders(signatures: Iterable[Signature]) -> dict[str, _StringDecoder]:
+    """Adds decoders to the default graph; returns them by the tensors that they stand for.
+
+    TensorFlow turns a message into strings in a small part of the time that it takes to make
+    objects for Python and strings of those, and other requests have Python meanwhile. Inputs that
+    are parsed as examples are looked at in Python anyway.
+    """
+    inputs = {
+        info.tensor: info
+        for signature in signatures
+        for info in signature.inputs.values()
+        # Composite tensors have no name.
+        if info.data_type == DT_STRING and info.message is None and info.tensor
+    }
+    found = {}
+    for name, info in inputs.items():
+        with tf.name_scope("sent_strings"):
+            sent = tf.compat.v1.placeholder(tf.string, [])
+            decoded = tf.io.parse_tensor(sent, tf.string)
+        if info.shape is not None:
+            decoded.set_shape([None if size < 0 else size for size in info.shape])
+        found[name] = _StringDecoder(sent.name, decoded)
+    return found
 
 
 def read_records(path: Path) -> Iterator[bytes]:

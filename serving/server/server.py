@@ -173,6 +173,7 @@ class EmbeddedServer:
                 model, version, code=code, seconds=seconds
             ),
             require_manifest=self.options.require_manifest,
+            intra_op_parallelism=self.options.intra_op_parallelism,
         )
         if self.options.batching is None or self._batch_threads is None:
             return runtime

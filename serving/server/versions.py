@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from serving.contract import VersionState
 from serving.server import errors
+from serving.server.background import run_behind
 from serving.server.base_path import fingerprint, version_directories
 from serving.server.model_config import LATEST, ModelConfig, VersionPolicy
 
@@ -279,8 +280,11 @@ class ModelVersions(Generic[R]):
             self._servables[version] = servable
             servable.state = VersionState.LOADING
         _LOG.info("model %s: loading version %d", self.name, version)
+        # While another version answers, that goes first. The first version makes threads that
+        # later requests of all versions compute in.
+        is_swap = self.is_available
         try:
-            runtime = self._load(path)
+            runtime = run_behind(lambda: self._load(path)) if is_swap else self._load(path)
         except Exception as error:
             failure = errors.status_of(error)
             with self._lock:

@@ -158,7 +158,7 @@ PUSHES = {
         signature_of_an_absent_tensor, CODES.INVALID_ARGUMENT, "'absent:0'"
     ),
     "signature of another type": (
-        signature_of_another_type, CODES.INVALID_ARGUMENT, "warm-up request 0 failed"
+        signature_of_another_type, CODES.INVALID_ARGUMENT, "incompatible with expected float"
     ),
     "failing warm-up": (failing_warmup, CODES.INVALID_ARGUMENT, "warm-up request 0 failed"),
     "warm-up of another model": (

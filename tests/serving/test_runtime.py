@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from serving.api.messages import TensorProto
+from serving.api.tensors import TensorError, decode, encode
 from serving.server import runtime as runtime_module
 from serving.server.errors import StatusError
 from serving.server.model_scan import scan_model
 from serving.server.runtime import SavedModelRuntime
+from serving.server.sent_strings import SentStrings, concatenated, repeated_first
 
 
 def run(runtime, signature: str, inputs, outputs, seconds: float | None = None):
@@ -95,6 +98,91 @@ def test_without_the_private_fast_path_the_answers_are_the_same(runtime, monkeyp
         assert left.tolist() == right.tolist()
     with pytest.raises(StatusError, match="Timed out waiting for notification"):
         run(runtime, "slow", {"num_steps": np.array([10**12])}, ["total"], 0.05)
+
+
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_sent_strings_are_the_strings_that_were_sent(path, num_rows) -> None:
+    """Alone and joined, also with zeros at the end."""
+    loaded = SavedModelRuntime(path, scan_model(path))
+    arrays = inputs(num_rows)
+    arrays["user_id"][-1] = b"zeros at the end\0\0"
+    sent = {
+        alias: SentStrings(encode(value), 10_000) if value.dtype == object else value
+        for alias, value in arrays.items()
+    }
+    both = {alias: concatenated([value, repeated_first(value, 2)]) for alias, value in sent.items()}
+    again = {
+        alias: np.concatenate([value, np.repeat(value[:1], 2, 0)])
+        for alias, value in arrays.items()
+    }
+    outputs = list(loaded.signatures["predict"].outputs)
+    try:
+        for left, right in ((sent, arrays), (both, again)):
+            for a, b in zip(
+                *(run(loaded, "predict", x, outputs) for x in (left, right)), strict=True
+            ):
+                assert a.tolist() == b.tolist()
+        # Two ways to feed and one set of outputs: strings were not decoded on the way.
+        assert len(loaded._callables) == 2
+    finally:
+        loaded.close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"string_val": []},
+        {"string_val": [b"a"]},
+        {"string_val": [b"a", b"b", b"", b"d"]},
+        {"tensor_content": b"\1\0\1" + b"ac"},
+    ],
+)
+def test_unusual_messages_are_what_the_codec_makes_of_them(changes) -> None:
+    proto = TensorProto(dtype=7, **changes)
+    proto.tensor_shape.dim.add().size = 3
+    sent = SentStrings(proto, 1000)
+    assert sent.strings() == decode(proto).tolist()
+    assert (sent.shape, sent.ndim, len(sent), sent.nbytes) == ((3,), 1, 3, 72)
+
+
+def test_strings_beyond_their_bytes_or_with_damaged_content_are_refused() -> None:
+    with pytest.raises(TensorError, match="exceeds 71 bytes"):
+        SentStrings(encode(["a", "b", "c"]), 71)
+    proto = TensorProto(dtype=7, tensor_content=b"\5a")
+    proto.tensor_shape.dim.add().size = 1
+    with pytest.raises(TensorError, match="malformed"):
+        SentStrings(proto, 1000)
+
+
+def test_requests_run_in_their_own_thread_but_for_loops_and_where_more_are_allowed(
+    path, tmp_path
+) -> None:
+    class Doubler(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def double(self, x):
+            return {"y": 2.0 * x}
+
+    module = Doubler()
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"predict": module.double})
+    one = {"x": np.ones(1, np.float32)}
+    pools = {}
+    for name, directory, parallelism in (
+        ("plain", tmp_path / "1", 1), ("more", tmp_path / "1", 2), ("loops", path, 1)
+    ):  # fmt: skip
+        runtime = SavedModelRuntime(directory, scan_model(directory), parallelism)
+        made = []
+        session = runtime._session
+        make = session._make_callable_from_options
+        session._make_callable_from_options = lambda options, made=made, make=make: (
+            made.append(options.run_options.inter_op_thread_pool) or make(options)
+        )
+        if name == "loops":
+            assert len(run(runtime, "predict", inputs(), ["score"])[0]) == 3
+        else:
+            assert run(runtime, "predict", one, ["y"])[0].tolist() == [2.0]
+        pools[name] = made
+        runtime.close()
+    assert pools == {"plain": [-1], "more": [0], "loops": [0]}
 
 
 def test_time_limit(runtime) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
+import threading
 from pathlib import Path
 
 import grpc
@@ -138,6 +141,27 @@ def test_the_old_version_serves_while_the_new_one_loads(tmp_path, loader) -> Non
     versions.poll()
     assert during == [(1, State.LOADING)]
     versions.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+def test_a_swap_steps_back_behind_requests_and_the_first_load_does_not(tmp_path) -> None:
+    priorities = []
+
+    def load(path: Path) -> FakeRuntime:
+        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        if path.name == "2":
+            raise StatusError(grpc.StatusCode.DATA_LOSS, "broken on purpose")
+        return FakeRuntime(path)
+
+    watched = ModelVersions("m", tmp_path, load)
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    for name in ("1", "2", "3"):
+        push(tmp_path, name)
+        watched.poll()
+    assert serving(watched) == 3
+    watched.stop()
+    assert priorities == [own, min(own + 10, 19), min(own + 10, 19)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
 def test_a_failed_load_leaves_the_old_version_and_is_reported(tmp_path, versions) -> None:
