@@ -46,8 +46,9 @@ conformance-models: $(READY)  ## Write the models of the conformance suite into 
 fuzz: $(READY)  ## 100,000 faulty requests to the embedded server.
 	POLYRANK_FUZZ_INPUTS=100000 $(BIN)/python -m pytest -p no:cacheprovider tests/serving/test_fuzzing.py
 
-kills: $(READY)  ## kill -9 of push and server at 20 random moments.
-	POLYRANK_KILLS=20 $(BIN)/python -m pytest -p no:cacheprovider tests/serving/test_kills.py
+kills: $(READY)  ## kill -9 of push, pipeline and server at 20 random moments each.
+	POLYRANK_KILLS=20 $(BIN)/python -m pytest -p no:cacheprovider -s -k "kills" \
+		tests/serving/test_kills.py tests/pipeline/test_run.py
 
 lint: $(READY)  ## ruff, mypy, import-linter.
 	$(BIN)/ruff check .

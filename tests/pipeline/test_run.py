@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -12,10 +13,12 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -23,12 +26,15 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 import tfx_pipeline
 from components.log_example_gen.spec import Window
+from components.model_pusher.push import versions
 from models.spec.errors import PolyrankError
 from pipeline.load import load_config
 from pipeline.plan import _find_baseline
 from pipeline.run import _log_file, run
 from pipeline.workdir import Workdir, write_atomically
+from serving.client import RankingClient
 from simulator.simulate import SimulationConfig, simulate
+from tests.killing import assert_whole, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "examples" / "simulated" / "config.yaml"
@@ -48,6 +54,9 @@ SMALL = [
     "tasks.watch_seconds.gates={spearman: {min: -0.9}}",
 ]
 """Small models, and gates that any model which learnt something passes."""
+
+NUM_KILLS = int(os.environ.get("POLYRANK_KILLS", "2"))
+KILLS_A_RUN = 5
 
 pytestmark = pytest.mark.slow
 
@@ -314,6 +323,75 @@ def test_a_killed_run_ends_in_the_same_state(
                 again = candidate["metrics"][output][metric]["value"]
                 # Sums of float32 depend on how many threads they are split over.
                 assert again == pytest.approx(value["value"], rel=1e-4), (name, output, metric)
+
+
+def test_kills_at_random_moments_leave_whole_versions_and_the_same_command_goes_on(
+    command: list[str], tmp_path: Path, pushed: dict[str, Any]
+) -> None:
+    """Pipeline and server are killed together, soon after a component has begun."""
+    workdir = tmp_path / "killed"
+    base_path = workdir / "serving" / "simulated"
+    components = [c["name"] for c in pushed["components"]]
+    source = random.Random(0)
+    killed_in: list[str] = []
+    version = 0
+    while len(killed_in) < NUM_KILLS:
+        version += 1
+        # Data is made once; each seed trains, gates and pushes anew.
+        asked = [*command, "--set", f"training.seed={version}"]
+        for _ in range(min(KILLS_A_RUN, NUM_KILLS - len(killed_in))):
+            with serving_if_pushed(base_path, tmp_path) as server:
+                component = source.choice(components)
+                if was_killed_in(component, source.uniform(0, 1), asked, workdir):
+                    killed_in.append(component)
+                    if server is not None:
+                        server.send_signal(signal.SIGKILL)
+            assert_whole(base_path)
+            assert len(versions(base_path)) in (version - 1, version)
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        summary = json.loads(Path(done.stdout.strip().splitlines()[-1]).read_text())
+        assert summary["pushed"]["version"] == version
+        assert sorted(versions(base_path)) == list(range(1, version + 1))
+        assert_whole(base_path)
+    with (
+        serving("simulated", base_path, tmp_path) as (_, target),
+        RankingClient(target, "simulated") as client,
+    ):
+        assert client.wait_until_available(120) == version
+    print(f"killed in {', '.join(killed_in)}")
+
+
+@contextmanager
+def serving_if_pushed(base_path: Path, folder: Path) -> Iterator[subprocess.Popen[bytes] | None]:
+    if not base_path.exists():
+        yield None
+        return
+    with serving("simulated", base_path, folder) as (server, _):
+        yield server
+
+
+def was_killed_in(component: str, seconds: float, command: list[str], workdir: Path) -> bool:
+    """Runs a command and kills it some time after a component has begun, if it does begin.
+
+    Its own processes are gone soon after it, because nobody is left to stop them.
+    """
+
+    def begun() -> set[Path]:
+        return set((workdir / "artifacts" / component).glob("*/*"))
+
+    before = begun()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while begun() <= before and process.poll() is None:
+        time.sleep(0.02)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    children = [] if process.poll() is not None else psutil.Process(process.pid).children(True)
+    process.send_signal(signal.SIGKILL)
+    was_killed = process.wait() == -signal.SIGKILL
+    _, left = psutil.wait_procs(children, timeout=60)
+    assert not left
+    return was_killed
 
 
 def test_logs_that_cannot_be_read_leave_a_summary_and_a_report(

@@ -8,18 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from components.model_pusher.push import checksums, push, read_manifest, versions
+from components.model_pusher.push import push, read_manifest, versions
 from serving.client import RankingClient
 from serving.contract import VersionState
+from tests.killing import ROOT, assert_whole, serving
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_KILLS = int(os.environ.get("POLYRANK_KILLS", "4"))
 LOAD_SECONDS = 2.0
 
@@ -48,29 +46,6 @@ def start_push(model: Path, base_path: Path, run_id: str) -> subprocess.Popen[st
     return process
 
 
-@contextmanager
-def serving(base_path: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Runs a server and says its address; whatever is left of it in the end is killed."""
-    port_file = folder / "port"
-    port_file.unlink(missing_ok=True)
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving.server", f"--model=ranker={base_path}", "--port=0",
-             f"--port-file={port_file}", "--poll-seconds=0.05"],
-            cwd=ROOT, stdout=output, stderr=output,
-        )  # fmt: skip
-        try:
-            end = time.monotonic() + 120
-            while not port_file.exists():
-                assert process.poll() is None and time.monotonic() < end, log.read_text()
-                time.sleep(0.02)
-            yield process, f"127.0.0.1:{port_file.read_text().strip()}"
-        finally:
-            process.kill()
-            process.wait()
-
-
 def serving_version(target: str, newest: int) -> int:
     """The version that answers, once the newest does; fails if any version was refused."""
     candidates = {"item_id": ["hat", "shoe"], "price": np.array([1.0, 2.0], np.float32)}
@@ -83,14 +58,6 @@ def serving_version(target: str, newest: int) -> int:
         states = {status.version: status.state for status in client.status()}
         assert [v for v, s in states.items() if s is VersionState.AVAILABLE] == [newest]
         return client.metadata().version
-
-
-def assert_whole(base_path: Path) -> None:
-    """Every numeric directory holds exactly what was pushed."""
-    for path in versions(base_path).values():
-        manifest = read_manifest(path)
-        assert manifest is not None, path
-        assert manifest["files"] == checksums(path)
 
 
 @pytest.mark.slow
@@ -107,7 +74,7 @@ def test_kills_of_push_and_server_leave_one_whole_version(tmp_path, export) -> N
         # Half of the moments lie in the push, half also in the load that follows it.
         longest = source.choice([1.5 * push_seconds, push_seconds + LOAD_SECONDS])
         moment = source.uniform(0, longest)
-        with serving(base_path, tmp_path) as (server, target):
+        with serving("ranker", base_path, tmp_path) as (server, target):
             assert serving_version(target, version - 1) == version - 1
             pushing = start_push(model, base_path, run_id)
             time.sleep(moment)
@@ -122,7 +89,7 @@ def test_kills_of_push_and_server_leave_one_whole_version(tmp_path, export) -> N
         assert sorted(versions(base_path)) == list(range(1, version + 1))
         assert_whole(base_path)
         assert (read_manifest(base_path / str(version)) or {})["run_id"] == run_id
-    with serving(base_path, tmp_path) as (_, target):
+    with serving("ranker", base_path, tmp_path) as (_, target):
         assert serving_version(target, NUM_KILLS + 1) == NUM_KILLS + 1
     assert num_interrupted > 0
     assert not [name for name in os.listdir(base_path) if not name.isdecimal()]
