@@ -52,7 +52,7 @@ class Setting:
     noise: float = 0.1
     batch_size: int = 100
     epochs: int = 10
-    learning_rates: tuple[float, ...] = (0.001, 0.003, 0.01)
+    learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
 
 
 def draw(setting: Setting, correlation: float, seed: int) -> tuple[Array, Array]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-import numpy as np
-
 from models.spec.errors import ConfigError
 from serving.server import errors
-from serving.server.sent_strings import SentStrings, Value
+from serving.server.sent_strings import Value, strings
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,6 @@ class Limits:
         if value.ndim and len(value) > self.max_rows:
             raise errors.too_many_rows(alias, len(value), self.max_rows)
         if num_bytes > self.max_string_bytes:
-            longest = max(map(len, _strings(value)), default=0)
+            longest = max(map(len, strings(value)), default=0)
             if longest > self.max_string_bytes:
                 raise errors.string_too_long(alias, longest, self.max_string_bytes)
-
-
-def _strings(value: Value) -> list[bytes]:
-    if isinstance(value, SentStrings):
-        return value.strings()
-    return value.ravel().tolist() if value.dtype == np.object_ else []

@@ -14,7 +14,7 @@ from serving.server.call import Call
 from serving.server.example_check import check_examples
 from serving.server.limits import Limits
 from serving.server.runtime import InputInfo, LoadedModel, Signature
-from serving.server.sent_strings import SentStrings, Value
+from serving.server.sent_strings import SentStrings, Value, strings
 
 
 def run_predict(model: LoadedModel, request: Any, call: Call, limits: Limits) -> Any:
@@ -79,18 +79,18 @@ def _inputs(signature: Signature, sent: Any, limits: Limits) -> dict[str, Value]
 
 
 def _received(alias: str, info: InputInfo, proto: Any, max_bytes: int, limits: Limits) -> Value:
+    value: Value
     try:
-        value: Value
-        if proto.dtype == DT_STRING and info.message is None:
+        if proto.dtype == DT_STRING:
             value = SentStrings(proto, max_bytes)
         else:
-            value = array = decode(proto, max_bytes=max_bytes)
+            value = decode(proto, max_bytes=max_bytes)
     except TensorError as error:
         raise errors.tensor_parsing_error(alias, str(error)) from None
     info.check(alias, proto.dtype, value.shape)
     limits.check(alias, value, proto.ByteSize())
     if info.message is not None:
-        check_examples(array, info.message)
+        check_examples(strings(value), info.message)
     return value
 
 

@@ -376,15 +376,14 @@ def _string_decoders(signatures: Iterable[Signature]) -> dict[str, _StringDecode
     """Adds decoders to the default graph; returns them by the tensors that they stand for.
 
     TensorFlow turns a message into strings in a small part of the time that it takes to make
-    objects for Python and strings of those, and other requests have Python meanwhile. Inputs that
-    are parsed as examples are looked at in Python anyway.
+    objects for Python and strings of those, and other requests have Python meanwhile.
     """
     inputs = {
         info.tensor: info
         for signature in signatures
         for info in signature.inputs.values()
         # Composite tensors have no name.
-        if info.data_type == DT_STRING and info.message is None and info.tensor
+        if info.data_type == DT_STRING and info.tensor
     }
     found = {}
     for name, info in inputs.items():

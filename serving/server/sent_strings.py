@@ -88,6 +88,13 @@ def _whole(proto: Any, shape: tuple[int, ...]) -> SentStrings:
     return SentStrings(proto, max(1, math.prod(shape)) * SentStrings.BYTES_PER_STRING)
 
 
+def strings(value: Value) -> list[bytes]:
+    """Returns the strings of a value, row by row; none if it holds numbers."""
+    if isinstance(value, SentStrings):
+        return value.strings()
+    return value.ravel().tolist() if value.dtype == np.object_ else []
+
+
 def concatenated(values: Sequence[Value]) -> Value:
     """Returns the rows of all values, one after the other.
 
