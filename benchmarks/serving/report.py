@@ -15,8 +15,9 @@ rounds, with the lowest and the highest. Server, load generator and bare call ar
 own on the same cores, and what the load generator needs the server lacks; except under overload,
 where the server has one half of the cores and the load generator the other, in the peak that it is
 compared with as well. The embedded server computes a request in one thread, its default; the bare
-call and the naive server have TensorFlow's threads. A push is ModelPusher's, with manifest and warm-up request; the versions are
-pushed one after the other, each as soon as the one before it serves.
+call and the naive server have TensorFlow's threads. A push is ModelPusher's, with manifest and
+warm-up request; the versions are pushed one after the other, each as soon as the one before it
+serves.
 
 | requirement | measured | met |
 |---|---|---|
