@@ -133,7 +133,9 @@ def _serve_and_rank(workdir: Workdir, model: str, request: Path) -> str:
     with log.open("wb") as output:
         server = subprocess.Popen(
             [sys.executable, "-m", "serving.server", "--model",
-             f"{model}={workdir.serving / model}", "--port", "0", "--port-file", str(port_file)],
+             f"{model}={workdir.serving / model}", "--port", "0", "--port-file", str(port_file),
+             "--until-input-ends"],
+            stdin=subprocess.PIPE,  # closed when this process ends, however it ends
             cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:

@@ -148,18 +148,25 @@ class Bare:
 
 
 def measure_latency(folder: Path, saved: Path, base_path: Path, request: Path) -> dict[str, Any]:
-    """Predict with 100 candidates, one caller, against the bare call."""
+    """Predict with 100 candidates, one caller, against the bare call.
+
+    Also with as many threads a request as there are cores, in place of one.
+    """
     rounds = []
     bare = Bare(saved)
+    threads = f"--intra-op-parallelism={os.cpu_count()}"
     try:
-        with embedded(folder, base_path, "latency") as server:
-            wait_until_available(server)
-            load(server, request, "closed", 1, 2)
+        with (
+            embedded(folder, base_path, "latency") as server,
+            embedded(folder, base_path, "threads", threads) as threaded,
+        ):
+            for each in (server, threaded):
+                wait_until_available(each)
+                load(each, request, "closed", 1, 2)
             for _ in range(ROUNDS):
                 alone = bare.measure(CALLS)
-                before = server.cpu_seconds()
-                served = load(server, request, "closed", 1, SECONDS)
-                cpu_ms = 1e3 * (server.cpu_seconds() - before) / served["count"]
+                served, cpu_ms = _one_caller(server, request)
+                in_threads, threads_cpu_ms = _one_caller(threaded, request)
                 rounds.append(
                     {
                         "bare_p50_ms": alone["p50_ms"],
@@ -168,11 +175,20 @@ def measure_latency(folder: Path, saved: Path, base_path: Path, request: Path) -
                         "bare_cpu_ms": alone["cpu_ms"],
                         "served_cpu_ms": cpu_ms,
                         "cpu_ratio": cpu_ms / alone["cpu_ms"],
+                        "threads_to_one_p50_ratio": in_threads["p50_ms"] / served["p50_ms"],
+                        "threads_to_one_cpu_ratio": threads_cpu_ms / cpu_ms,
                     }
                 )
     finally:
         bare.close()
     return {"rounds": rounds, **_medians(rounds)}
+
+
+def _one_caller(server: Server, request: Path) -> tuple[dict[str, Any], float]:
+    """Returns what one caller sees, and the server's milliseconds of processor time a request."""
+    before = server.cpu_seconds()
+    seen = load(server, request, "closed", 1, SECONDS)
+    return seen, 1e3 * (server.cpu_seconds() - before) / seen["count"]
 
 
 def measure_throughput(folder: Path, saved: Path, base_path: Path, request: Path) -> dict[str, Any]:

@@ -265,7 +265,8 @@ def served(models: Mapping[str, Path], ranking: RankingSpec) -> Iterator[str]:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "serving.server", *arguments,
-                 "--port", "0", "--port-file", str(port_file)],
+                 "--port", "0", "--port-file", str(port_file), "--until-input-ends"],
+                stdin=subprocess.PIPE,  # closed when this process ends, however it ends
                 stdout=output, stderr=subprocess.STDOUT,
                 cwd=Path(__file__).resolve().parents[2],
             )  # fmt: skip

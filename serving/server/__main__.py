@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from models.spec.errors import ConfigError, PolyrankError
 from serving.server.command import add_server_options, server_options
 from serving.server.model_config import read_model_config_file
 from serving.server.options import ServerOptions
-from serving.server.stop_signals import exit_on_stop_signals
+from serving.server.stop_signals import exit_on_stop_signals, stop_at_end_of_input
 from serving.server.supervisor import Supervisor
 
 
@@ -130,7 +129,7 @@ def _server_options(options: dict[str, Any]) -> ServerOptions:
 def _serve(options: dict[str, Any]) -> None:
     stop_requested = threading.Event()
     worker_file: Path | None = options["worker_file"]
-    if worker_file is not None:
+    if options.get("until_input_ends"):
         stop_at_end_of_input(stop_requested)
     settings = _server_options(options)
     # This imports TensorFlow, which --help and faults need not wait for.
@@ -145,22 +144,6 @@ def _serve(options: dict[str, Any]) -> None:
             write_whole(worker_file, json.dumps(ports))
 
     serve(settings, stop_requested=stop_requested, on_start=tell_ports)
-
-
-def stop_at_end_of_input(stop_requested: threading.Event) -> None:
-    """Ends this process when the supervisor does, however it ends: its end of the pipe closes.
-
-    Args:
-        stop_requested: What is set then.
-    """
-
-    def wait() -> None:
-        # Not through sys.stdin: a thread that waits in it is fatal when the interpreter ends.
-        while os.read(0, 1):
-            pass
-        stop_requested.set()
-
-    threading.Thread(target=wait, name="supervisor", daemon=True).start()
 
 
 if __name__ == "__main__":

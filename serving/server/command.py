@@ -64,6 +64,12 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     add("--max-string-bytes", type=int, help="longest single string (default 1 MiB)")
     add("--poll-seconds", type=float, help="how often to look for versions (default 0.5)")
     add("--drain-seconds", type=float, help="how long requests may take after SIGTERM (default 10)")
+    add(
+        "--until-input-ends",
+        action="store_true",
+        help="stop as well when standard input ends: with the process that holds its other end, "
+        "however that ends",
+    )
 
     add = _adder(parser.add_argument_group("dynamic batching, with TF Serving's parameters"))
     add("--enable-batching", action="store_true", help="compute rows of several requests together")

@@ -1,9 +1,10 @@
-"""What SIGTERM and SIGINT do before there is a server to drain."""
+"""What tells a server to stop, and what SIGTERM and SIGINT do before there is one to drain."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -23,3 +24,21 @@ def _exit(number: int, frame: FrameType | None) -> None:
     # An exception would have to pass through half-imported native modules, some of which catch
     # and report it. Nothing is served or written yet, so nothing is lost by leaving here.
     os._exit(0)
+
+
+def stop_at_end_of_input(stop_requested: threading.Event) -> None:
+    """Has a process stop with the one that holds the other end of its standard input.
+
+    However that one ends: its end of the pipe closes.
+
+    Args:
+        stop_requested: What is set then.
+    """
+
+    def wait() -> None:
+        # Not through sys.stdin: a thread that waits in it is fatal when the interpreter ends.
+        while os.read(0, 1):
+            pass
+        stop_requested.set()
+
+    threading.Thread(target=wait, name="input", daemon=True).start()

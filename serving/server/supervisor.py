@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any
 
 from models.spec.errors import PolyrankError
-from serving.server.stop_signals import STOP_SIGNALS
+from serving.server.stop_signals import STOP_SIGNALS, stop_at_end_of_input
 
 _LOG = logging.getLogger(__name__)
 _ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +89,8 @@ class Supervisor:
 
         for number in STOP_SIGNALS:
             signal.signal(number, request_stop)
+        if self._options.get("until_input_ends"):
+            stop_at_end_of_input(self._stop)
         host = self._options.get("host", "127.0.0.1")
         with ExitStack() as stack:
             port = stack.enter_context(_held_port(host, self._options.get("port", 0)))
@@ -135,11 +137,10 @@ class Supervisor:
         threads = str(max(1, (os.cpu_count() or 1) // self._num_workers))
         worker.process = subprocess.Popen(
             [sys.executable, "-m", "serving.server", *self._arguments, *arguments,
-             "--worker-file", str(worker.file)],
+             "--until-input-ends", "--worker-file", str(worker.file)],
             cwd=os.getcwd(),
             stdin=subprocess.PIPE,  # closed when this process ends, however it ends
             env={
-                "TF_NUM_INTRAOP_THREADS": threads,
                 "TF_NUM_INTEROP_THREADS": threads,
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from serving import errors
@@ -40,6 +41,7 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
         [sys.executable, "-c", RUN_AND_LIST_IMPORTS, *arguments],
         cwd=ROOT,
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=(tmp_path / "stdout").open("w"),
         stderr=(tmp_path / "stderr").open("w"),
         text=True,
@@ -53,6 +55,30 @@ def port_of(process: subprocess.Popen[str], port_file: Path, log: Path) -> int:
             return int(port_file.read_text())
         time.sleep(0.05)
     raise AssertionError(f"no server: {log.read_text()}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_can_end_with_who_started_it(tmp_path, export, workers) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    export(base, 1)
+    port_file = tmp_path / "port"
+    process = start(
+        tmp_path,
+        *("--model", f"ranker={base}", "--port", "0", "--port-file", str(port_file)),
+        *("--workers", str(workers), "--until-input-ends"),
+    )
+    try:
+        port_of(process, port_file, tmp_path / "stderr")
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) == (0 if workers == 1 else workers)
+        process.communicate(timeout=60)  # closes its input
+        assert process.returncode == 0
+        assert not psutil.wait_procs(children, timeout=30)[1]
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def test_workers_share_a_port_and_are_replaced(tmp_path, export) -> None:
 def test_a_worker_ends_when_its_supervisor_is_killed() -> None:
     code = (
         "import threading, sys\n"
-        "from serving.server.__main__ import stop_at_end_of_input\n"
+        "from serving.server.stop_signals import stop_at_end_of_input\n"
         "stop = threading.Event()\nstop_at_end_of_input(stop)\n"
         "print('waiting', flush=True)\nsys.exit(0 if stop.wait(60) else 1)"
     )
