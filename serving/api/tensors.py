@@ -165,9 +165,11 @@ def _decode_numbers(proto: Any, dtype: np.dtype[Any], num_values: int) -> Array:
 
 
 def _decode_strings(proto: Any, num_values: int) -> Array:
-    values = list(proto.string_val)
-    if not values and proto.tensor_content:
-        values = _split_string_content(proto.tensor_content, num_values)
+    values = (
+        _split_string_content(proto.tensor_content, num_values)
+        if proto.tensor_content
+        else list(proto.string_val)
+    )
     found = np.empty(len(values), object)
     found[:] = values
     return _fit(found, num_values)

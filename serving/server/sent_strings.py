@@ -36,8 +36,9 @@ class SentStrings:
         self.shape = declared_shape(proto, self.BYTES_PER_STRING, max_bytes)
         num_strings = math.prod(self.shape)
         self.nbytes = num_strings * self.BYTES_PER_STRING
-        if len(proto.string_val) != num_strings:
-            # Raw content, or a list to be continued: rare, and joined only when it is whole.
+        if proto.tensor_content or len(proto.string_val) != num_strings:
+            # Rare: raw content, which counts more than a list, or a list to be continued or cut.
+            # What is checked here has to be what TensorFlow decodes.
             proto = encode(decode(proto, max_bytes=max_bytes))
         self._proto = proto
 

@@ -104,3 +104,13 @@ def test_only_the_signature_that_parses_is_checked(runtime) -> None:
         name: runtime.signatures[name].inputs["rows"].message for name in ("flat", "steps", "plain")
     }
     assert checked == {"flat": messages.Example, "steps": SequenceExample, "plain": None}
+
+
+def test_of_a_message_with_raw_content_and_a_list_the_content_is_checked(runtime) -> None:
+    """TensorFlow decodes the content: a good list must not hide it."""
+    request = PredictRequest()
+    request.model_spec.signature_name = "flat"
+    request.inputs["rows"].CopyFrom(encode(np.array([example(5)], object)))
+    request.inputs["rows"].tensor_content = b"\4junk"
+    with pytest.raises(StatusError, match="tf.Example"):
+        run_predict(runtime, request, Call(), Limits())

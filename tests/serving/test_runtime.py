@@ -135,13 +135,16 @@ def test_sent_strings_are_the_strings_that_were_sent(path, num_rows) -> None:
         {"string_val": [b"a"]},
         {"string_val": [b"a", b"b", b"", b"d"]},
         {"tensor_content": b"\1\0\1" + b"ac"},
+        {"tensor_content": b"\1\0\1" + b"ac", "string_val": [b"x", b"y", b"z"]},
     ],
 )
-def test_unusual_messages_are_what_the_codec_makes_of_them(changes) -> None:
+def test_what_is_checked_of_an_unusual_message_is_what_tensorflow_decodes(changes) -> None:
     proto = TensorProto(dtype=7, **changes)
     proto.tensor_shape.dim.add().size = 3
+    meant = tf.io.parse_tensor(proto.SerializeToString(), tf.string).numpy().tolist()
     sent = SentStrings(proto, 1000)
-    assert sent.strings() == decode(proto).tolist()
+    decoded = tf.io.parse_tensor(sent.serialized(), tf.string).numpy().tolist()
+    assert sent.strings() == decoded == meant == decode(proto).tolist()
     assert (sent.shape, sent.ndim, len(sent), sent.nbytes) == ((3,), 1, 3, 72)
 
 

@@ -48,6 +48,15 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.fixture
+def base(tmp_path: Path, export) -> Path:
+    """A base path with version 1."""
+    path = tmp_path / "base"
+    path.mkdir()
+    export(path, 1)
+    return path
+
+
 def port_of(process: subprocess.Popen[str], port_file: Path, log: Path) -> int:
     end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
@@ -59,10 +68,7 @@ def port_of(process: subprocess.Popen[str], port_file: Path, log: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_server_can_end_with_who_started_it(tmp_path, export, workers) -> None:
-    base = tmp_path / "base"
-    base.mkdir()
-    export(base, 1)
+def test_a_server_can_end_with_who_started_it(tmp_path, base, workers) -> None:
     port_file = tmp_path / "port"
     process = start(
         tmp_path,
@@ -82,10 +88,7 @@ def test_a_server_can_end_with_who_started_it(tmp_path, export, workers) -> None
 
 
 @pytest.mark.slow
-def test_sigterm_drains_and_exits_0(tmp_path, export) -> None:
-    base = tmp_path / "base"
-    base.mkdir()
-    export(base, 1)
+def test_sigterm_drains_and_exits_0(tmp_path, base) -> None:
     port_file = tmp_path / "port"
     process = start(
         tmp_path,
