@@ -52,7 +52,7 @@ class RankingClient:
         target: ``host:port``.
         model: Name of the model.
         options: See `ClientSettings`: `timeout_seconds`, `version`, `label`, `retry`,
-            `max_message_bytes`, `credentials`, `features`, `privacy`.
+            `throttle`, `max_message_bytes`, `credentials`, `features`, `privacy`.
 
     Raises:
         InvalidRequestError: The options make no sense together.

@@ -22,8 +22,11 @@ from serving.errors import (
     DeadlineError,
     InvalidRequestError,
     NotFoundError,
+    OverloadedError,
     PreconditionError,
+    ResourceExhaustedError,
     ServerFaultError,
+    ServingError,
     UnavailableError,
     from_status,
 )
@@ -33,6 +36,7 @@ from serving.ranking import Ranking, encode_rank, rank_outputs, read_slate
 from serving.retry import Budget, RetryPolicy
 from serving.signatures import ModelMetadata, SignatureSpec
 from serving.snapshot_features import FilledFeatures, SnapshotFeatures
+from serving.throttle import Throttle, ThrottlePolicy
 
 T = TypeVar("T")
 Inputs = dict[str, tensors.Array]
@@ -107,6 +111,7 @@ class ClientSettings:
         version: Ask this version only; the newest if None.
         label: Ask the version that carries this label.
         retry: When to try again after UNAVAILABLE.
+        throttle: What not to send while the server refuses for want of room; None sends all.
         max_message_bytes: Largest request and response.
         credentials: TLS and token.
         features: Completes requests with as-of features; None if requests carry them.
@@ -124,6 +129,7 @@ class ClientSettings:
     version: int | None = None
     label: str | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    throttle: ThrottlePolicy | None = field(default_factory=ThrottlePolicy)
     max_message_bytes: int = 64 << 20
     credentials: Credentials = field(default_factory=Credentials)
     features: SnapshotFeatures | None = None
@@ -155,6 +161,7 @@ class ClientOptions(TypedDict, total=False):
     version: int | None
     label: str | None
     retry: RetryPolicy
+    throttle: ThrottlePolicy | None
     max_message_bytes: int
     credentials: Credentials
     features: SnapshotFeatures | None
@@ -179,6 +186,9 @@ class Conversation:
         self.features = settings.features
         # Clients that fail together must not retry together, so this one has no fixed seed.
         self._jitter = random.Random()
+        self._throttle = (
+            None if settings.throttle is None else Throttle(settings.throttle, self._jitter)
+        )
         self._metadata: ModelMetadata | None = None
 
     def predict(
@@ -250,6 +260,7 @@ class Conversation:
 
     def metadata(self) -> Steps[ModelMetadata]:
         """Asks what the model takes and returns."""
+        self._check_room()
         return (yield from self._fetch_metadata(Budget(self._settings.timeout_seconds)))
 
     def status(self) -> Steps[list[VersionStatus]]:
@@ -296,6 +307,7 @@ class Conversation:
         outputs: Sequence[str] | None,
     ) -> Steps[tuple[dict[str, tensors.Array], int]]:
         """Encodes, sends and decodes one Predict; comes to the outputs and the version."""
+        self._check_room()
         budget = Budget(self._settings.timeout_seconds)
         arrays, metadata = yield from self._encode(signature, encode, outputs, budget)
         request = messages.PredictRequest(output_filter=outputs or ())
@@ -386,15 +398,23 @@ class Conversation:
     ) -> Steps[Any]:
         """Calls, and calls again after UNAVAILABLE, all within the budget."""
         metadata = self._settings.credentials.call_metadata()
+        # GetModelStatus is answered apart from predictions, and tells nothing of their room.
+        throttle = self._throttle if method.service == services.PREDICTION_SERVICE else None
         for attempt in range(retry.max_retries + 1):
             try:
-                return (yield Call(method, request, budget.left_seconds(), metadata))
+                response = yield Call(method, request, budget.left_seconds(), metadata)
             except grpc.RpcError as error:
                 failure = from_status(
                     f"model {self._settings.model!r} at {self._settings.target} did not answer",
                     error.code(),
                     error.details() or "",
                 )
+            else:
+                if throttle is not None:
+                    throttle.note(accepted=True)
+                return response
+            if throttle is not None:
+                _note(throttle, failure)
             wait_seconds = retry.wait_seconds(attempt, self._jitter)
             if (
                 not isinstance(failure, UnavailableError)
@@ -403,4 +423,25 @@ class Conversation:
             ):
                 raise failure
             yield Pause(wait_seconds)
+            if throttle is not None and not throttle.admits():
+                raise failure
         raise AssertionError("the loop returns or raises")
+
+    def _check_room(self) -> None:
+        """Raises OverloadedError for a question to hold back, before any work goes into it."""
+        if self._throttle is None or self._throttle.admits():
+            return
+        raise OverloadedError(
+            f"model {self._settings.model!r} at {self._settings.target} was not asked",
+            constraint="a server that accepts what it is sent",
+            received="refusals for want of room, of late",
+            remedy=OverloadedError.advice,
+        )
+
+
+def _note(throttle: Throttle, failure: ServingError) -> None:
+    if isinstance(failure, OverloadedError):
+        throttle.note(accepted=False)
+    elif not isinstance(failure, (UnavailableError, DeadlineError, ResourceExhaustedError)):
+        # Without an answer, or where it came too late, nobody knows whether there was room.
+        throttle.note(accepted=True)

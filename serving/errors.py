@@ -48,8 +48,8 @@ class DeadlineError(ServingError):
     advice = "raise timeout_seconds, or send fewer candidates"
 
 
-class OverloadedError(ServingError):
-    """The request is too large, or the server has no room for it (RESOURCE_EXHAUSTED)."""
+class ResourceExhaustedError(ServingError):
+    """The request is too large, or waited too long in the server's queue (RESOURCE_EXHAUSTED)."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     advice = "send fewer candidates a request, or raise the message limits of server and client"
@@ -60,6 +60,15 @@ class UnavailableError(ServingError):
 
     code = grpc.StatusCode.UNAVAILABLE
     advice = "check that a server listens at this address, or wait with wait_until_available()"
+
+
+class OverloadedError(UnavailableError):
+    """The server has no room, or the client held the request back because it had none of late.
+
+    Has the code UNAVAILABLE in either case.
+    """
+
+    advice = "do without this answer, and give the server more cores or more of its kind"
 
 
 class UnimplementedError(ServingError):
@@ -88,12 +97,15 @@ _CLASSES: dict[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.FAILED_PRECONDITION: PreconditionError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhaustedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.UNIMPLEMENTED: UnimplementedError,
     grpc.StatusCode.UNAUTHENTICATED: DeniedError,
     grpc.StatusCode.PERMISSION_DENIED: DeniedError,
 }
+
+# Of a full queue, the embedded server's words and TF Serving's.
+_NO_ROOM = ("the server is overloaded", "The batch scheduling queue")
 
 
 def from_status(what: str, code: grpc.StatusCode, details: str) -> ServingError:
@@ -105,6 +117,8 @@ def from_status(what: str, code: grpc.StatusCode, details: str) -> ServingError:
         details: The server's message.
     """
     error_class = _CLASSES.get(code, ServerFaultError)
+    if error_class is UnavailableError and details.startswith(_NO_ROOM):
+        error_class = OverloadedError
     error = error_class(what, received=f"{code.name} {details!r}", remedy=error_class.advice)
     error.code = code
     error.details = details

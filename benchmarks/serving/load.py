@@ -5,12 +5,14 @@ costs as little as Python can. Only loopback; every mode is bounded in time and 
 
     closed CONCURRENCY SECONDS          each caller waits for its answer
     open RATE SECONDS DEADLINE          calls begin at a rate, whatever becomes of them
+    throttled RATE SECONDS DEADLINE     the same, by four callers that hold back as clients do
     swaps CONCURRENCY SECONDS STOP_FILE like closed, until the file appears; checks versions
 """
 
 from __future__ import annotations
 
 import json
+import random
 import sys
 import threading
 import time
@@ -55,8 +57,16 @@ def _closed(port: int, content: bytes, concurrency: int, seconds: float) -> dict
 
 
 def _open(
-    port: int, content: bytes, rate: float, seconds: float, deadline: float
+    port: int,
+    content: bytes,
+    rate: float,
+    seconds: float,
+    deadline: float,
+    *,
+    is_throttled: bool = False,
 ) -> dict[str, object]:
+    from serving.throttle import Throttle, ThrottlePolicy
+
     num_calls = min(int(rate * seconds), _MAX_CALLS)
     codes: Counter[str] = Counter()
     times: dict[str, list[float]] = {}
@@ -67,16 +77,24 @@ def _open(
         for _ in range(4)
     ]
     calls = [channel.unary_unary(_METHOD) for channel in channels]
+    throttles = [Throttle(ThrottlePolicy(), random.Random(number)) for number in range(4)]
+    num_held_back = 0
     start = time.perf_counter()
     for number in range(num_calls):
         wait = start + number / rate - time.perf_counter()
         if wait > 0:
             time.sleep(wait)
+        throttle = throttles[number % len(throttles)]
+        if is_throttled and not throttle.admits():
+            num_held_back += 1
+            continue
         begun = time.perf_counter()
         future = calls[number % len(calls)].future(content, timeout=deadline)
 
-        def note(future: grpc.Future, begun: float = begun) -> None:
+        def note(future: grpc.Future, begun: float = begun, throttle: Throttle = throttle) -> None:
             code = future.code().name
+            if is_throttled:
+                throttle.note(accepted=code != "UNAVAILABLE")
             with lock:
                 codes[code] += 1
                 times.setdefault(code, []).append(time.perf_counter() - begun)
@@ -84,13 +102,14 @@ def _open(
 
         future.add_done_callback(note)
     sent_seconds = time.perf_counter() - start
-    for _ in range(num_calls):
+    for _ in range(num_calls - num_held_back):
         done.acquire(timeout=30)
     for channel in channels:
         channel.close()
     refused = times.get("UNAVAILABLE", [])
     return {
-        "sent_per_second": num_calls / sent_seconds,
+        "begun_per_second": num_calls / sent_seconds,
+        "held_back_share": num_held_back / num_calls,
         "goodput": codes["OK"] / sent_seconds,
         "codes": dict(codes),
         "refusal_max_ms": 1e3 * max(refused, default=0.0),
@@ -167,8 +186,8 @@ def main(port: str, request_file: str, mode: str, *arguments: str) -> None:
     content = Path(request_file).read_bytes()
     if mode == "closed":
         found = _closed(int(port), content, int(arguments[0]), float(arguments[1]))
-    elif mode == "open":
-        found = _open(int(port), content, *map(float, arguments))
+    elif mode in ("open", "throttled"):
+        found = _open(int(port), content, *map(float, arguments), is_throttled=mode == "throttled")
     else:
         found = _swaps(
             int(port), content, int(arguments[0]), float(arguments[1]), Path(arguments[2])

@@ -14,7 +14,10 @@ features (10,000 ids each, 4 experts, 2 tasks), 100 candidates a request. Machin
 rounds, with the lowest and the highest. Server, load generator and bare call are processes of their
 own on the same cores, and what the load generator needs the server lacks; except under overload,
 where the server has one half of the cores and the load generator the other, in the peak that it is
-compared with as well. The embedded server computes a request in one thread, its default; the bare
+compared with as well. Under overload calls begin at three times the peak, whatever becomes of those
+before, for ten seconds from a standing start: once by four callers that each hold calls back by the
+client's default policy, once by callers that send every call. The slowest refusal is judged by the
+worst of the rounds. The embedded server computes a request in one thread, its default; the bare
 call and the naive server have TensorFlow's threads. A push is ModelPusher's, with manifest and
 warm-up request; the versions are pushed one after the other, each as soon as the one before it
 serves.
@@ -57,21 +60,26 @@ def write_report(path: Path, found: dict[str, Any], machine: str, load: str) -> 
             )
     if "overload" in found:
         part = found["overload"]
-        rows.append(
-            _row(
-                "goodput at 3 x overload against the peak: at least 0.9",
-                part["goodput_ratio"],
-                0.9,
-                at_least=True,
+        for mode, callers in (
+            ("throttled", "callers that hold back as the client does"),
+            ("open", "callers that never hold back"),
+        ):
+            rows.append(
+                _row(
+                    f"goodput at 3 x overload against the peak, {callers}: at least 0.9",
+                    part[f"{mode}_goodput_ratio"],
+                    0.9,
+                    at_least=True,
+                )
             )
-        )
-        rows.append(
-            _row(
-                "slowest refusal (ms): within the deadline of 500",
-                part["refusal_max_ms"],
-                500.0,
+            rows.append(
+                _row(
+                    f"slowest refusal (ms), {callers}: within the deadline of 500",
+                    part[f"{mode}_refusal_max_ms"],
+                    500.0,
+                    judged="high",
+                )
             )
-        )
     if "swaps" in found:
         part = found["swaps"]
         failed = part["num_failures"] + part["num_mixed"]
@@ -102,8 +110,15 @@ def write_report(path: Path, found: dict[str, Any], machine: str, load: str) -> 
     path.write_text(head + "\n".join(rows) + "\n" + "".join(details))
 
 
-def _row(text: str, value: dict[str, float], bound: float, *, at_least: bool = False) -> str:
-    is_met = value["median"] >= bound if at_least else value["median"] <= bound
+def _row(
+    text: str,
+    value: dict[str, float],
+    bound: float,
+    *,
+    at_least: bool = False,
+    judged: str = "median",
+) -> str:
+    is_met = value[judged] >= bound if at_least else value[judged] <= bound
     spread = f"{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
     return f"| {text} | {spread} | {_yes(is_met)} |"
 

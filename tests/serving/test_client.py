@@ -324,14 +324,14 @@ def test_deadline(server, connect) -> None:
 
 
 def test_message_too_large_for_the_server(client) -> None:
-    with pytest.raises(errors.OverloadedError, match="fewer candidates"):
+    with pytest.raises(errors.ResourceExhaustedError, match="fewer candidates"):
         client.predict({**columns(1), "item_id": ["x" * (2 << 20)]})
 
 
 def test_message_too_large_for_the_client(server, connect) -> None:
     with (
         connect(server.target, "ranker", max_message_bytes=3000) as client,
-        pytest.raises(errors.OverloadedError),
+        pytest.raises(errors.ResourceExhaustedError),
     ):
         client.predict(columns(1) | {"item_id": ["x" * 5000]})
 
@@ -450,7 +450,7 @@ def test_retries_end_with_the_budget(connect) -> None:
     [
         (grpc.StatusCode.INTERNAL, errors.ServerFaultError),
         (grpc.StatusCode.DATA_LOSS, errors.ServerFaultError),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.OverloadedError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.ResourceExhaustedError),
         (grpc.StatusCode.INVALID_ARGUMENT, errors.InvalidRequestError),
         (grpc.StatusCode.FAILED_PRECONDITION, errors.PreconditionError),
         (grpc.StatusCode.NOT_FOUND, errors.NotFoundError),
