@@ -114,6 +114,14 @@ class ServerMetrics:
         if call.num_examples is not None:
             self._example_counts.labels(call.model, call.version).observe(call.num_examples)
 
+    def count_refused(self, method: str, code: str) -> None:
+        """Counts a request that was not taken, for want of room.
+
+        Its message was not read, so the model's name and version are empty; it is not among the
+        latencies, which are of requests that were worked on.
+        """
+        self._count.increment(("", "", method, code))
+
     def observe_warmup(self, model: str, version: str, *, code: str, seconds: float) -> None:
         """Records one warm-up."""
         self._warmup_latency.labels(model, version, code).observe(seconds * 1e6)

@@ -12,8 +12,18 @@ from grpc_health.v1 import health
 
 from serving.api import services
 from serving.server import errors
+from serving.server.metrics import ServerMetrics
 
-_PREDICTIONS = f"/{services.PREDICTION_SERVICE}/"
+_PREDICTIONS = {
+    method.path: method.name
+    for method in (
+        services.PREDICT,
+        services.CLASSIFY,
+        services.REGRESS,
+        services.MULTI_INFERENCE,
+        services.GET_MODEL_METADATA,
+    )
+}
 _QUESTIONS = (f"/{health.SERVICE_NAME}/Check", services.GET_MODEL_STATUS.path)
 
 
@@ -77,13 +87,16 @@ class ShedOverload(grpc.ServerInterceptor):
 
     Args:
         pool: The server's pool.
+        metrics: Where refusals are counted.
     """
 
-    def __init__(self, pool: RequestPool) -> None:
+    def __init__(self, pool: RequestPool, metrics: ServerMetrics) -> None:
         self._pool = pool
+        self._metrics = metrics
         self._apart = ThreadPoolExecutor(2, thread_name_prefix="apart")
 
         failure = errors.overloaded()
+        self._code = failure.code.name
 
         def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             context.set_code(failure.code)
@@ -102,7 +115,8 @@ class ShedOverload(grpc.ServerInterceptor):
     ) -> Any:
         """Chooses the handler of a call; gRPC asks before the call is queued."""
         method = handler_call_details.method
-        if method.startswith(_PREDICTIONS) and self._pool.is_full:
+        if method in _PREDICTIONS and self._pool.is_full:
+            self._metrics.count_refused(_PREDICTIONS[method], self._code)
             return self._refusal
         handler = continuation(handler_call_details)
         return self._run_apart(handler) if handler and method in _QUESTIONS else handler

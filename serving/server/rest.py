@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -99,6 +100,14 @@ class RestApi:
             call,
             self._metrics,
         )
+
+    def refuse(self, path: str) -> errors.StatusError:
+        """Counts a POST that is not taken for want of room, and returns what to answer."""
+        failure = errors.overloaded()
+        match = _POST.fullmatch(path)
+        if match is not None:
+            self._metrics.count_refused(match[4].capitalize(), failure.code.name)
+        return failure
 
     def get(self, path: str, call: Call) -> dict[str, Any]:
         """Answers a GET: the status or the metadata of a model.
@@ -200,8 +209,8 @@ def _model_spec(match: re.Match[str]) -> Any:
 class RestServer:
     """Serves the REST API and the metrics on one port.
 
-    Requests are worked on by the same pool as those over gRPC, and refused with 503 when it is
-    full.
+    Predictions are worked on by the same pool as those over gRPC, and refused with 503 when it is
+    full; questions about models and metrics are answered by the connection's own thread.
 
     Args:
         api: What answers.
@@ -309,6 +318,7 @@ def _handler_class(
             if self.path == METRICS_PATH and registry is not None:
                 self._send(200, generate_latest(registry), CONTENT_TYPE_LATEST)
                 return
+            # By the connection's thread: a server without room for predictions is not dead.
             self._answer(lambda call: api.get(self.path, call))
 
         def do_POST(self) -> None:
@@ -319,7 +329,18 @@ def _handler_class(
                 self._refuse(413, f"the request is larger than {limits.max_message_bytes} bytes")
             else:
                 body = self.rfile.read(int(length))
-                self._answer(lambda call: api.post(self.path, body, call))
+                self._answer(lambda call: self._run_in_pool(body, call))
+
+        def _run_in_pool(self, body: bytes, call: Call) -> dict[str, Any]:
+            if pool.is_full:
+                raise api.refuse(self.path)
+            try:
+                answering: Future[dict[str, Any]] = pool.submit(api.post, self.path, body, call)
+                return answering.result(_TIMEOUT_SECONDS)
+            except FutureTimeoutError:
+                raise errors.deadline_passed() from None
+            except RuntimeError:
+                raise errors.stopping() from None
 
         def _answer(self, run: Callable[[Call], dict[str, Any]]) -> None:
             call = Call(
@@ -328,14 +349,7 @@ def _handler_class(
                 entrypoint="REST",
             )
             try:
-                if pool.is_full:
-                    raise errors.overloaded()
-                try:
-                    answer = pool.submit(run, call).result(_TIMEOUT_SECONDS)
-                except FutureTimeoutError:
-                    raise errors.deadline_passed() from None
-                except RuntimeError:
-                    raise errors.stopping() from None
+                answer = run(call)
             except errors.StatusError as failure:
                 self._send_error(failure)
                 return

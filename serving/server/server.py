@@ -61,7 +61,7 @@ class EmbeddedServer:
         )
         self._health = Health(self._models.availability)
         self._pool = RequestPool(options.request_threads, options.max_queued_requests)
-        self._shed = ShedOverload(self._pool)
+        self._shed = ShedOverload(self._pool, self.metrics)
         self._server = grpc.server(
             self._pool,
             interceptors=(self._shed,),

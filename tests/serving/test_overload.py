@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -99,6 +102,15 @@ def test_a_full_server_refuses_at_once(tmp_path, export, server_options) -> None
         status = messages.GetModelStatusRequest()
         status.model_spec.name = "ranker"
         assert services.GET_MODEL_STATUS.bind(channel)(status, timeout=2).model_version_status
+        rest = f"http://127.0.0.1:{server.rest_port}/v1/models/ranker"
+        with urllib.request.urlopen(rest, timeout=2) as answer:
+            assert json.load(answer)["model_version_status"][0]["state"] == "AVAILABLE"
+        with pytest.raises(urllib.error.HTTPError) as no_room:
+            urllib.request.urlopen(f"{rest}:predict", data=b"{}", timeout=2)
+        assert no_room.value.code == 503 and b"overloaded" in no_room.value.read()
+        count = server.metrics.registry.get_sample_value
+        labels = {"model_name": "", "version": "", "API": "Predict", "status": "UNAVAILABLE"}
+        assert count(":tensorflow:serving:request_count", labels) == 20 + 1
         assert not any(call.done() for call in busy)
         codes = {call.exception(30).code() for call in busy}
         # Two ran until their deadline, two had it pass in the queue.
