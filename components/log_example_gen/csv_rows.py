@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import re
 
 import numpy as np
 import polars as pl
@@ -31,8 +33,8 @@ def read_csv(file: LogFile, wanted: tuple[str, ...], delimiter: str) -> RawRows:
 
     Every value is text, an empty one null; nothing is inferred. A row is a line: quotes protect
     delimiters, not line breaks, so that one stray quote costs one row and not the rest of the
-    file. Lines with a wrong number of fields or an open quote are unreadable; blank ones are no
-    rows.
+    file. Lines with a wrong number of fields, an open quote or a carriage return between fields
+    are unreadable; blank ones are no rows.
 
     Args:
         file: The file.
@@ -46,16 +48,16 @@ def read_csv(file: LogFile, wanted: tuple[str, ...], delimiter: str) -> RawRows:
     present = _header(file, lines, delimiter)
     body = lines.slice(1)
     is_blank = blank_lines(body)
-    is_closed = ~is_blank & _closed_quotes(body)
+    is_whole = ~is_blank & _whole_rows(body, delimiter)
     numbers = np.arange(1, len(body) + 1)
     parsed, refused = _parse(
-        body if is_closed.all() else body.filter(pa.array(is_closed)),
+        body if is_whole.all() else body.filter(pa.array(is_whole)),
         present,
         [name for name in wanted if name in present],
         delimiter,
     )
-    is_good = is_closed.copy()
-    is_good[np.flatnonzero(is_closed)[refused]] = False
+    is_good = is_whole.copy()
+    is_good[np.flatnonzero(is_whole)[refused]] = False
     is_bad = ~is_good & ~is_blank
     undecodable = pl.repeat(False, parsed.num_rows, dtype=pl.Boolean, eager=True)
     series = []
@@ -103,13 +105,45 @@ def _header(file: LogFile, lines: pa.Array, delimiter: str) -> tuple[str, ...]:
     return names
 
 
-def _closed_quotes(lines: pa.Array) -> NDArray[np.bool_]:
-    """Returns which lines have an even number of quotes, [lines]."""
+def _whole_rows(lines: pa.Array, delimiter: str) -> NDArray[np.bool_]:
+    """Returns which lines the parser takes for one row, of whatever number of fields, [lines].
+
+    An even number of quotes is not enough: inside an unquoted field a quote is a character like any
+    other, so that in ``a"b,"c`` the second one opens a field and never closes it. A carriage return
+    outside quotes ends a row like a line feed.
+    """
     if len(lines) == 0:
         return np.zeros(0, dtype=bool)
-    quotes = np.flatnonzero(np.frombuffer(lines.buffers()[2], np.uint8) == ord('"'))
-    closed: NDArray[np.bool_] = np.diff(np.searchsorted(quotes, line_offsets(lines))) % 2 == 0
-    return closed
+    offsets = line_offsets(lines)
+    content = np.frombuffer(lines.buffers()[2], np.uint8)[: offsets[-1]]
+    quotes = np.flatnonzero(content == ord('"'))
+    first = np.searchsorted(quotes, offsets)
+    counts = np.diff(first)
+    whole: NDArray[np.bool_] = counts % 2 == 0
+    quotes = quotes[first[0] :]
+    line = np.repeat(np.arange(len(lines)), counts)
+    opens = (np.arange(len(quotes)) - (first[:-1] - first[0])[line]) % 2 == 0
+    line, quotes = line[opens], quotes[opens]
+    before = content[np.maximum(quotes - 1, 0)]
+    # Usually a quote opens a field, or is the second one of a pair inside it.
+    usual = (quotes == offsets[line]) | (before == ord(delimiter)) | (before == ord('"'))
+    returns = np.flatnonzero(content[:-1] == ord("\r"))
+    returns = returns[(content[returns + 1] != ord("\n")) & (returns >= offsets[0])]
+    broken = np.searchsorted(offsets, returns, side="right") - 1
+    row = _one_row(delimiter)
+    for index in np.unique(np.concatenate([line[~usual], broken])).tolist():
+        text = lines[index].as_py().rstrip(b"\r\n")
+        whole[index] &= bool(text) and row.fullmatch(text) is not None
+    return whole
+
+
+@functools.lru_cache(maxsize=8)
+def _one_row(delimiter: str) -> re.Pattern[bytes]:
+    """Matches what the parser takes for one row; text may follow the quote that closes a field."""
+    end = re.escape(delimiter.encode())
+    rest = rb"[^\r%b]*" % end
+    field = rb'(?:"(?:[^"]|"")*"(?!")%b|[^"\r%b]%b|)' % (rest, end, rest)
+    return re.compile(rb"%b(?:%b%b)*" % (field, end, field))
 
 
 def _parse(

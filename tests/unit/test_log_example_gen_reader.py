@@ -293,6 +293,28 @@ def test_bad_lines_cost_one_row_each(tmp_path: Path) -> None:
     check_sum(result)
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        f"x\r{T},1,2",
+        f"x,{T}\ry,{T}",
+        "\r\r",
+        f'x"y,"{T}',
+        f'x"y,{T},"z',
+    ],
+)
+def test_a_line_that_the_parser_would_break_or_join_costs_one_row(
+    tmp_path: Path, broken: str
+) -> None:
+    lines = ["id,timestamp", f"a,{T}", broken, f'"b\rc",{T}', f'd"",{T}\r', f"e,{T}"]
+    (tmp_path / "a.csv").write_bytes("\n".join(lines).encode())
+    result = read(tmp_path, id="string")
+    assert values(result, "id") == ["a", "b\rc", 'd""', "e"]
+    assert result.table["source__row"].to_pylist() == [1, 3, 4, 5]
+    assert dead(result) == [(2, "malformed")]
+    check_sum(result)
+
+
 def test_csv_without_faults_but_with_quotes_and_unicode(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f'id,timestamp\n"日本, ""x""",{T}\n')
     assert values(read(tmp_path, id="string"), "id") == ['日本, "x"']
