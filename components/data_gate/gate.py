@@ -82,7 +82,7 @@ def judge(
             changes += features.vanished_features(*compared)
             changes += new_categories(*compared)
             changes += unit_changes(*compared)
-            changes += labels.label_rate_findings(*compared)
+            changes += labels.label_rate_findings(*compared, summarize(previous[split]))
     if previous_accounts is not None:
         flow, minor = traffic_findings(accounts, previous_accounts, limits)
         changes += flow

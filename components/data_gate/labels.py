@@ -64,17 +64,33 @@ def _constant(output: Output, counts: Mapping[str, Any], train: SplitSummary) ->
 
 
 def label_rate_findings(
-    ranking: RankingSpec, now: SplitSummary, previous: SplitSummary, limits: Limits, split: str
+    ranking: RankingSpec,
+    now: SplitSummary,
+    previous: SplitSummary,
+    limits: Limits,
+    split: str,
+    same_split: SplitSummary,
 ) -> list[Finding]:
     """Finds served outputs whose mean label jumped against the previous window.
 
     The mean over the output's sample space is `mean(label) / mean(mask)`, since masked labels are
     0. It may change by `max_drift` of the larger of the two means; a change within five standard
     errors is chance and passes.
+
+    Args:
+        ranking: The tasks.
+        now: Statistics of the split.
+        previous: Statistics of the previous window's train split.
+        limits: `max_drift`.
+        split: Name of the split.
+        same_split: Statistics of this split in the previous window. Labels that are taken as they
+            arrive count a positive twice in train, once as a negative, so that only equal splits
+            have equal rates.
     """
     findings = []
     for output in ranking.outputs:
-        means = [_mean_label(output, split) for split in (previous, now)]
+        arrive = ranking.tasks[output.task].takes_fake_negatives
+        means = [_mean_label(output, each) for each in (same_split if arrive else previous, now)]
         if means[0] is None or means[1] is None:
             continue
         (before, before_error), (after, after_error) = means[0], means[1]

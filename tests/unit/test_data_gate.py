@@ -367,6 +367,36 @@ def test_a_jump_of_a_label_rate_is_refused() -> None:
         assert part in reason
 
 
+def test_labels_taken_as_they_arrive_are_compared_split_by_split() -> None:
+    content = RANKING.model_dump(mode="json")
+    join = {"stream": "clicks", "aggregate": "any", "window": "1h"}
+    content["columns"]["clicked"]["join"] = join
+    content["tasks"]["click"]["immature"] = "fake_negative"
+    ranking = RankingSpec.model_validate_json(json.dumps(content))
+
+    def arriving(splits: dict[str, Columns], rate: float) -> dict[str, Columns]:
+        """In train a positive is a row of two: label 0.5."""
+        rng = np.random.default_rng(7)
+        found = {}
+        for split, columns in splits.items():
+            label = (rng.random(NUM_ROWS[split]) < rate) * (0.5 if split == "train" else 1.0)
+            found[split] = {**columns, "click__label": list(label)}
+        return found
+
+    def judged(rate: float) -> Verdict:
+        splits, previous = arriving(SPLITS, rate), arriving(PREVIOUS, 0.2)
+        schema, statistics = (
+            training_schema(ranking, ()),
+            [{s: _statistics(c) for s, c in each.items()} for each in (splits, previous)],
+        )
+        return judge(ranking, LIMITS, _accounts(splits), schema, *statistics)
+
+    assert judged(0.2).passed, judged(0.2).reasons
+    reason = _only_reason(judged(0.4))
+    assert "task click: its label rate rose" in reason
+    assert "(split train, validation, test)" in reason
+
+
 def test_a_rare_label_may_move_by_chance() -> None:
     splits, previous = copy.deepcopy(SPLITS), copy.deepcopy(PREVIOUS)
     for columns, positives in ((splits, 6), (previous, 3)):
