@@ -13,12 +13,13 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from models.metrics.objective import objective_value
 from models.ranking_model import PENALTY, TOTAL, RankingModel
 from models.rows import Rows
 from models.scalar_log import ScalarLog
 from models.spec.errors import DataError
 from models.spec.training import Training
-from models.validation import Validation, as_json, objective_value
+from models.validation import Validation, as_json
 
 
 @dataclass

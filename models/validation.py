@@ -1,4 +1,4 @@
-"""Metrics of every output on the validation split, and the objective they add up to."""
+"""Metrics of every output on the validation split."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from models.metrics.estimation import compute
 from models.ranking_model import Batch, RankingModel
 from models.rows import Rows
 from models.spec.keys import TRANSFORMED_GROUP
-from models.spec.metric import METRICS
 from models.spec.task import Output
-
-Measured = dict[str, dict[str, float]]
-"""Output name to metric name to value; NaN where a metric is undefined."""
 
 _BATCH_ROWS = 8192
 
@@ -58,8 +54,8 @@ class Validation:
             }
         )
 
-    def measure(self) -> Measured:
-        """Computes every metric of every output of the trained tasks."""
+    def measure(self) -> dict[str, dict[str, float]]:
+        """Computes every metric of every output of the trained tasks; NaN where undefined."""
         predictions = self._predictions()
         return {
             output.name: self._metrics(output, predictions[output.name])
@@ -95,26 +91,6 @@ def _both_logits(model: RankingModel) -> Callable[[Batch], dict[str, tuple[tf.Te
         return {task: (heads[task][:, 0], added[task]) for task in added}
 
     return logits
-
-
-def objective_value(weights: Mapping[str, float], measured: Measured) -> float | None:
-    """Adds up the declared objective: higher is better.
-
-    Args:
-        weights: Weight by ``<output>.<metric>``.
-        measured: The metrics.
-
-    Returns:
-        The sum of weight times metric, lower-is-better metrics with a minus. A metric that is
-        undefined on these rows adds nothing; None if all are.
-    """
-    terms = []
-    for key, weight in sorted(weights.items()):
-        output, _, metric = key.partition(".")
-        value = measured[output][metric]
-        if math.isfinite(value):
-            terms.append(weight * value * (1 if METRICS[metric].higher_is_better else -1))
-    return math.fsum(terms) if terms else None
 
 
 def as_json(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from components.scorer.executor import FILE_NAME as PREDICTIONS_FILE
 from components.verdict import Verdict, read_verdict, write_verdict
 from models.metrics.columns import TaskColumns
 from models.metrics.estimation import compute
-from models.spec.metric import METRICS
+from models.metrics.objective import Measured, objective_value, undefined_terms
 from models.spec.ranking import RankingSpec
 
 FILE_NAME = "champion.json"
@@ -45,54 +45,49 @@ class Executor(base_executor.BaseExecutor):
                 refusals[name] += verdict.details.get("candidates", {}).get(
                     name, [f"{gate} gate did not check it"]
                 )
-        objectives = {}
+        objectives: dict[str, float | None] = {}
         for name in candidates:
             blessing = artifact_utils.get_single_uri(input_dict[f"blessing_{name}"])
             if not Path(blessing, constants.BLESSED_FILE_NAME).exists():
                 refusals[name].append(METRIC_GATE_FAILED)
             predictions = artifact_utils.get_single_uri(input_dict[f"predictions_{name}"])
-            objectives[name] = objective(
-                str(Path(predictions, PREDICTIONS_FILE)), ranking, weights, split="validation"
-            )
-        passed = [n for n in candidates if not refusals[n] and np.isfinite(objectives[n])]
+            measured = measure(str(Path(predictions, PREDICTIONS_FILE)), ranking, weights)
+            objectives[name] = objective_value(weights, measured)
+            if undefined := undefined_terms(weights, measured):
+                refusals[name].append(
+                    f"the objective needs {', '.join(undefined)}, undefined on the validation "
+                    "split (no rows, one class or group, or predictions that are not finite); "
+                    "remedy: a longer splits.validation, or another objective"
+                )
+        passed = [n for n in candidates if not refusals[n]]
         champion = max(passed, key=lambda n: (objectives[n], -candidates.index(n)), default=None)
         folder = Path(artifact_utils.get_single_uri(output_dict["champion"]))
         folder.mkdir(parents=True, exist_ok=True)
         details = {"champion": champion, "objective": objectives, "refusals": refusals}
-        (folder / FILE_NAME).write_text(json.dumps(details, indent=1, sort_keys=True))
+        (folder / FILE_NAME).write_text(
+            json.dumps(details, indent=1, sort_keys=True, allow_nan=False)
+        )
         artifact = artifact_utils.get_single_instance(output_dict["blessing"])
         artifact.set_int_custom_property("blessed", int(champion is not None))
         reasons = tuple(f"{n}: {'; '.join(r)}" for n, r in refusals.items() if r)
         write_verdict(artifact.uri, Verdict("champion", champion is not None, reasons, details))
 
 
-def objective(
-    predictions_path: str,
-    ranking: RankingSpec,
-    weights: Mapping[str, float],
-    *,
-    split: str,
-) -> float:
-    """Computes the declared objective from row-level predictions.
+def measure(predictions_path: str, ranking: RankingSpec, keys: Iterable[str]) -> Measured:
+    """Computes metrics on the validation rows of a candidate's predictions.
 
     Args:
         predictions_path: The candidate's `predictions.parquet`.
         ranking: What is ranked.
-        weights: Weight by ``<output>.<metric>``.
-        split: ``validation`` or ``test``.
-
-    Returns:
-        The weighted sum, lower-is-better metrics negated; NaN when a metric is undefined.
+        keys: The metrics, ``<output>.<metric>`` each.
     """
     table = pq.read_table(predictions_path)
-    table = table.filter(pc.equal(table["split"], split))
-    total = 0.0
-    for key, weight in weights.items():
+    table = table.filter(pc.equal(table["split"], "validation"))
+    wanted: dict[str, list[str]] = {}
+    for key in keys:
         output, _, metric = key.partition(".")
-        columns = task_columns(table, output, ranking)
-        sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-        total += sign * weight * compute([metric], columns)[metric]
-    return float(total)
+        wanted.setdefault(output, []).append(metric)
+    return {o: compute(names, task_columns(table, o, ranking)) for o, names in wanted.items()}
 
 
 def task_columns(table: Any, output: str, ranking: RankingSpec) -> TaskColumns:

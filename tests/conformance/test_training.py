@@ -16,9 +16,9 @@ from models.ranking_model import RankingModel
 from models.spec.errors import ConfigError, DataError
 from models.trainer_settings import TrainerSettings
 from models.training_loop import TrainingLoop
-from models.validation import Validation, objective_value
+from models.validation import Validation
 from tests.conformance.synthetic_ranking import Transformed
-from tests.conformance.trainer_run import OBJECTIVE, Run, train
+from tests.conformance.trainer_run import Run, train
 
 pytestmark = pytest.mark.slow
 
@@ -371,16 +371,6 @@ def test_a_task_without_any_positive_trains(
     (epoch,) = run.training["epochs"]
     assert epoch["train_loss"]["purchase"] == 0.0
     assert all(np.isfinite(w).all() for w in weights_of(run).values())
-
-
-def test_objective_value() -> None:
-    measured = {"click": {"auc": 0.7, "log_loss": 0.4}, "watch": {"mae": float("nan")}}
-    assert objective_value({"click.auc": 2.0, "click.log_loss": 0.5}, measured) == pytest.approx(
-        1.2
-    )
-    assert objective_value({"click.auc": 1.0, "watch.mae": 1.0}, measured) == pytest.approx(0.7)
-    assert objective_value({"watch.mae": 1.0}, measured) is None
-    assert set(OBJECTIVE) == {"click.auc", "watch_seconds.mae"}
 
 
 def test_incomplete_settings() -> None:
