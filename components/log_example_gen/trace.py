@@ -365,6 +365,12 @@ class Tracer:
         maturity_ms = ranking.task_maturity_ms(output.task)
         if task.sample_weight is not None:
             maturity_ms = max(maturity_ms, ranking.maturity_ms(task.sample_weight))
+        chance = None if task.propensity is None else row[task.propensity.column]
+        if task.propensity is not None and not 0 < (chance or 0) <= 1:
+            return f"its propensity {task.propensity.column} is missing or not in (0, 1]"
+        if task.takes_fake_negatives and row[SPLIT] == "train":
+            start = self._plan.window.train_start + maturity_ms
+            return f"shown before {as_text(start)}, and no positive of it arrives after that"
         if row[TIMESTAMP] + maturity_ms > cutoff_ms:
             return (
                 f"immature: final at {as_text(row[TIMESTAMP] + maturity_ms)}, labels of its split "
@@ -376,12 +382,13 @@ class Tracer:
             parent = ranking.outputs_of(task.conditioned_on)[0]
             if example[parent.mask_key] != 1:
                 return f"its parent {task.conditioned_on} does not count"
-            if example[parent.label_key] != 1:
+            if output.space == "conditional" and example[parent.label_key] != 1:
                 return f"its parent {task.conditioned_on} did not happen"
+        weight = None if task.sample_weight is None else row[task.sample_weight]
+        if task.sample_weight is not None and (weight is None or weight < 0):
+            return f"its weight {task.sample_weight} is missing or negative"
         if row[task.target] is None:
             return f"{task.target} is missing"
-        if task.sample_weight is not None and not (row[task.sample_weight] or -1) >= 0:
-            return f"its weight {task.sample_weight} is missing or negative"
         return f"{task.target} is no value that a {task.kind} task can have"
 
 

@@ -209,6 +209,38 @@ def test_immature_labels_say_so(world: World) -> None:
     assert reasons and all(reason.startswith("immature: final at") for reason in reasons)
 
 
+@pytest.mark.parametrize(
+    ("task", "column", "expected"),
+    [
+        ("propensity: {column: chance}", "item_quality > 0", "its propensity chance is missing"),
+        ("sample_weight: chance", "item_quality > 0", "its weight chance is missing or negative"),
+        ("immature: fake_negative", "true", "shown before "),
+    ],
+)
+def test_every_other_reason_is_told(world: World, task: str, column: str, expected: str) -> None:
+    config = load_config(
+        CONFIG,
+        [
+            f"logs.root={world.logs}",
+            "columns.chance={type: float, availability: request, role: weight, "
+            f"expression: 'CASE WHEN {column} THEN 0.5 END'}}",
+            "tasks.conversion={kind: binary, target: converted, gates: {auc: {min: 0.5}}, "
+            f"{task}}}",
+        ],
+    )
+    dataset = make_plan(config, world.plan.workdir, None).dataset
+    tracer = Tracer(dataset, read_logs(dataset))
+    masked = {
+        label["masked_because"]
+        for request_id in _requests(world, "train", 60)
+        for candidate in tracer.trace(request_id).candidates
+        for label in candidate["labels"].values()
+        if label["mask"] == 0
+    }
+    assert any(reason.startswith(expected) for reason in masked)
+    assert not any("is no value that" in reason for reason in masked)
+
+
 def test_the_command_prints_tables_and_json(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
