@@ -12,7 +12,7 @@ import numpy as np
 
 from components.log_example_gen.accounts import dead_text
 from components.log_example_gen.build import BuiltExamples, build_examples, read_logs
-from components.log_example_gen.reader import ReadResult, scan_times
+from components.log_example_gen.reader import Limits, ReadResult, scan_times
 from components.log_example_gen.row_names import time_column
 from components.log_example_gen.source_files import list_files
 from components.log_example_gen.spec import Source
@@ -23,7 +23,7 @@ from pipeline.config import Config
 from pipeline.plan import dataset_privacy, make_dataset
 
 _WHOLE_BYTES = 400_000_000
-"""Logs up to this size are read whole (seconds); of larger ones times and columns are checked."""
+"""Logs up to this size are read whole, in seconds; of larger ones only the times are."""
 _BYTES_PER_WEIGHT = 4
 _OPTIMIZER_COPIES = 3
 """Adam keeps two moments beside each weight."""
@@ -40,8 +40,8 @@ def check_logs(config: Config) -> Iterator[str]:
 
     Raises:
         ConfigError: The key for people's data is missing.
-        DataError: Files or columns are missing, types or time units are wrong, too many rows are
-            dead, or a split is empty.
+        DataError: Files are missing or no time is valid; of logs that are read whole, also columns
+            are missing, types are wrong, too many rows are dead, or a split is empty.
     """
     privacy = dataset_privacy(config)
     root = Path(config.logs.root)
@@ -54,12 +54,18 @@ def check_logs(config: Config) -> Iterator[str]:
     yield f"logs        {num_bytes / 1e6:.1f} MB under {root}"
     if num_bytes > _WHOLE_BYTES:
         yield (
-            f"            larger than {_WHOLE_BYTES / 1e6:.0f} MB: times are checked, label rates "
-            "and tables are not"
+            f"            larger than {_WHOLE_BYTES / 1e6:.0f} MB: times are checked, other "
+            "columns, label rates and tables are not"
         )
         private = config.logs.private_streams(config.ranking)
         for name, source in sources.items():
-            times = scan_times(root, source, stream_name=name, withheld=name in private)
+            times = scan_times(
+                root,
+                source,
+                stream_name=name,
+                limits=Limits.of(config.logs),
+                withheld=name in private,
+            )
             yield _coverage(name, np.asarray(times))
         return
     dataset = make_dataset(config, date=None, privacy=privacy)
