@@ -64,8 +64,11 @@ def score_floors(
     items = _item_codes(train, test, key_feature(ranking.item))
     found = {name: FloorScores({}, {}) for name in FLOORS}
     for output in ranking.outputs:
+        task = ranking.tasks[output.task]
         label, weight = targets(train, output)
-        weight = population_weights(label, weight, ranking.tasks[output.task].negative_rate)
+        if task.takes_fake_negatives:
+            label, weight = _without_fake_negatives(label, weight)
+        weight = population_weights(label, weight, task.negative_rate)
         reason = _why_not(output, label, weight)
         if reason:
             for floor in found.values():
@@ -84,6 +87,12 @@ def targets(table: pa.Table, output: Output) -> tuple[FloatArray, FloatArray]:
     label = np.nan_to_num(scalar_numbers(table.column(output.label_key)))
     weight = np.nan_to_num(scalar_numbers(table.column(output.weight_key)))
     return label, weight
+
+
+def _without_fake_negatives(label: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Takes an impression that is a negative and a positive row (label .5) for a positive one."""
+    both = label == 0.5
+    return np.where(both, 1.0, label), np.where(both, weight / 2, weight)
 
 
 def _why_not(output: Output, label: FloatArray, weight: FloatArray) -> str:

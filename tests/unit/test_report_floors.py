@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from models.metrics.columns import TaskColumns
 from models.metrics.estimation import compute
 from models.spec.feature import Feature, NumericEncoding, VocabularyEncoding
 from models.spec.keys import TIMESTAMP, key_feature
+from models.spec.ranking import RankingSpec
 from tests.browser.synthetic_rows import Impressions, example_batch, impressions, ranking_spec
 
 RANKING = ranking_spec()
@@ -95,6 +97,26 @@ def test_an_output_without_both_classes_has_no_floor_and_says_why(rows: Impressi
         assert "click" not in floor.predictions
         assert "same label" in floor.absent["click"]
         assert "conversion" in floor.predictions
+
+
+def test_labels_taken_as_they_arrive_give_the_floors_of_true_ones(
+    rows: Impressions, scores: Any
+) -> None:
+    content = RANKING.model_dump(mode="json")
+    join = {"stream": "clicks", "aggregate": "any", "window": "1h"}
+    content["columns"]["clicked"]["join"] = join
+    content["tasks"]["click"]["immature"] = "fake_negative"
+    ranking = RankingSpec.model_validate_json(json.dumps(content))
+    train, test = split(rows, "train"), split(rows, "test")
+    clicked = np.array(train["click__label"].to_pylist())[:, 0] > 0
+    for key, values in (("label", 0.5 * clicked), ("weight", 1.0 + clicked)):
+        column = pa.array([[v] for v in values], pa.list_(pa.float32()))
+        train = train.set_column(train.column_names.index(f"click__{key}"), f"click__{key}", column)
+    assert rows.weights["click"].min() == rows.weights["click"].max() == 1.0
+    found = score_floors(ranking, train, test)
+    for floor in FLOORS:
+        expected = scores[floor].predictions["click"]
+        np.testing.assert_allclose(found[floor].predictions["click"], expected, rtol=1e-6)
 
 
 def test_floors_read_request_features_keys_and_targets_only() -> None:
