@@ -62,7 +62,7 @@ def trace(run: StoredRun, request_id: str) -> Json:
     if not found.rows and not found.events:
         raise _no_request(run, tracer, request_id)
     ranking = run.config.ranking
-    scored = _predictions(run.folder, tracer.request_column, stored_id)
+    scored = _predictions(run.folder, found.candidates)
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": run.run_id,
@@ -140,10 +140,18 @@ def _num_alike(left: str, right: str) -> int:
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
 
 
-def _predictions(folder: Path, column: str, request_id: str) -> dict[str, pl.DataFrame]:
+def _predictions(folder: Path, candidates: list[Json]) -> dict[str, pl.DataFrame]:
+    """Reads what each model said of rows with the keys of some impressions.
+
+    By their keys, since predictions need not carry the column that names a request.
+    """
+    keys = pl.LazyFrame([candidate["keys"] for candidate in candidates])
     return {
-        path.stem: pl.scan_parquet(path).filter(pl.col(column) == request_id).collect()
+        path.stem: pl.scan_parquet(path)
+        .join(keys, on=list(candidates[0]["keys"]), how="semi")
+        .collect()
         for path in sorted((folder / "predictions").glob("*.parquet"))
+        if candidates
     }
 
 

@@ -266,7 +266,7 @@ class Tracer:
                         for name in sorted(plan.ranking.columns)
                         if plan.is_future(name)
                     },
-                    "features": self._features(row, example, as_of_values[number])
+                    "features": self._features(row, example, as_of_values.get(number, {}))
                     if example is not None
                     else {},
                     "labels": {

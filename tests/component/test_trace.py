@@ -209,6 +209,22 @@ def test_immature_labels_say_so(world: World) -> None:
     assert reasons and all(reason.startswith("immature: final at") for reason in reasons)
 
 
+def test_a_request_is_found_where_predictions_do_not_name_it(world: World, tmp_path: Path) -> None:
+    overrides = [
+        f"logs.root={world.logs}",
+        "slate=null",
+        "features={}",
+        "columns.request_id={type: string, availability: request}",
+    ]
+    plan = make_plan(load_config(CONFIG, overrides), Workdir.open(tmp_path, create=True), None)
+    assert "request_id" not in plan.config.ranking.key_columns
+    _store(plan, build_examples(plan.dataset, read_logs(plan.dataset)))
+    (request_id,) = _requests(world, "test", 1)
+    found = trace(StoredRun.open(plan.workdir, None, None), request_id)
+    inside = [c for c in found["candidates"] if c["split"] == "test"]
+    assert inside and all("mmoe" in candidate["predictions"] for candidate in inside)
+
+
 @pytest.mark.parametrize(
     ("task", "column", "expected"),
     [
