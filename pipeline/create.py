@@ -69,7 +69,9 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
         SchemaWriter(
             ranking_json=examples_json,
             slice_columns=slices,
-            code_hash=own_code("components/schema_writer", "models/schema.py"),
+            code_hash=own_code(
+                "components/schema_writer", "models/schema.py", "models/feature_layout.py"
+            ),
         )
     ).outputs["schema"]
     statistics = add(tfx.components.StatisticsGen(examples=examples, schema=schema)).outputs[
@@ -97,7 +99,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             previous_accounts=baseline_accounts and baseline_accounts.outputs["result"],
             ranking_json=ranking_json,
             checks_json=json.dumps(checks),
-            code_hash=own_code("components/data_gate", "components/log_example_gen/traffic.py"),
+            code_hash=own_code("components/data_gate", "components/log_example_gen"),
         )
     )
     data_leakage_gate = add(
@@ -107,7 +109,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             dataset_json=dataset.model_dump_json(),
             checks_json=json.dumps(checks),
             code_hash=own_code(
-                "components/leakage_gate", "components/log_example_gen", "models/spec"
+                "components/leakage_gate", "components/log_example_gen", "components/data_gate"
             ),
         )
     )
@@ -225,7 +227,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             ),
             num_replicates=str(config.evaluation.num_replicates),
             seed=str(config.evaluation.seed),
-            code_hash=own_code("components/report", "models/metrics"),
+            code_hash=own_code("components/report", "models/metrics", "models/sampled_weights.py"),
         )
     )
 
@@ -256,7 +258,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
                 fingerprint=plan.fingerprint,
                 code_hash=own_code(
                     "components/lag_study", "components/log_example_gen", "components/scorer",
-                    "components/champion", "models/metrics",
+                    "components/champion", "models/metrics", "serving/snapshot_format.py",
                 ),
             )
         )  # fmt: skip
