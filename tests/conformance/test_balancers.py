@@ -252,6 +252,23 @@ def test_grad_norm_favours_the_task_that_learns_slowly() -> None:
     assert factors[1] / factors[0] == pytest.approx(2.0, rel=0.1)
 
 
+def test_grad_norm_leaves_the_weight_of_an_absent_task_alone() -> None:
+    balancer = build("grad_norm", alpha=1.0)
+    gradients = np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    losses = tf.constant([0.5, 0.7, 0.0])
+    found = repeated(balancer, losses, products_of(gradients), 50)
+    assert found[2] == 0.5
+    assert found[:2].sum() == pytest.approx(3.0, rel=1e-5)
+    # What the others do is what they would do alone.
+    two = {name: TRAITS[name] for name in ("buy", "click")}
+    alone = build("grad_norm", two, alpha=1.0)
+    expected = repeated(alone, losses[:2], products_of(gradients[:2]), 50)
+    np.testing.assert_allclose(found[:2], expected, rtol=1e-5)
+    before = balancer.factors.numpy()
+    repeated(balancer, tf.zeros(3), tf.zeros([3, 3]), 1)
+    np.testing.assert_array_equal(balancer.factors.numpy(), before)
+
+
 def projected(gradients: np.ndarray, orders: list[list[int]]) -> np.ndarray:
     """Algorithm 1 of the paper, on the vectors themselves."""
     total = np.zeros(gradients.shape[1])
