@@ -39,7 +39,7 @@ def encode_inputs(values: Mapping[str, Any], signature: SignatureSpec) -> dict[s
         for name, value in complete.items()
         if name + LENGTH_SUFFIX in signature.inputs
         and name + LENGTH_SUFFIX not in complete
-        and _is_rows(value)
+        and _are_sequences(value)
     }
     signature.check_input_names(complete)
     return {
@@ -90,19 +90,25 @@ def encode_input(value: Any, spec: TensorSpec, *, padded: bool = False) -> Array
             remedy="export the model with an input of another type",
         ) from None
     value = plain(value)
-    if _is_rows(value) and spec.shape is not None and len(spec.shape) == 2:
+    if _are_sequences(value) and spec.shape is not None and len(spec.shape) == 2:
         value = _pad(value, spec, dtype, padded)
     array = _as_strings(value, spec) if dtype.kind == "O" else _as_numbers(value, spec, dtype)
     _check_shape(array, spec)
     return array
 
 
-def _is_rows(value: Any) -> bool:
+def _are_sequences(value: Any) -> bool:
+    """Whether a value of an input that takes sequences is a list of them; each may be missing."""
     return (
         isinstance(value, (list, tuple))
-        and any(row is not None for row in value)
+        and len(value) > 0
         and all(row is None or isinstance(row, (list, tuple, np.ndarray)) for row in value)
     )
+
+
+def _is_rows(value: Any) -> bool:
+    """Whether a value of any input is a list of lists: single values may be missing as well."""
+    return _are_sequences(value) and any(row is not None for row in value)
 
 
 def _pad(

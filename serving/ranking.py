@@ -242,7 +242,8 @@ def _once(value: Any, name: str, signature: SignatureSpec) -> Any:
     if spec is None or spec.shape is None:
         return value
     depth = np.ndim(value) if isinstance(value, np.ndarray) else _depth(value)
-    return [value] if depth == len(spec.shape) - 1 else value
+    # None is a missing value of any depth.
+    return [value] if value is None or depth == len(spec.shape) - 1 else value
 
 
 def _depth(value: Any) -> int:

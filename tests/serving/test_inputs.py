@@ -37,6 +37,11 @@ def signature(*inputs: TensorSpec, optional: tuple[str, ...] = ()) -> SignatureS
         ([["a"], []], spec("STRING", None, None), [[b"a"], [b""]]),
         ([["a"], ["b"]], spec("STRING", None, 3), [[b"a", b"", b""], [b"b", b"", b""]]),
         ([[]], spec("STRING", None, None), [[]]),
+        ([None, ["a"]], spec("STRING", None, None), [[b""], [b"a"]]),
+        ([None, None], spec("STRING", None, None), [[], []]),
+        ([None], spec("STRING", None, 2), [[b"", b""]]),
+        ([None, None], spec("STRING", None), [b"", b""]),
+        ([None], spec("FLOAT", None, None), [[]]),
         ([1, 2.5, True], spec("FLOAT", None), [1.0, 2.5, 1.0]),
         ([1, None], spec("FLOAT", None), [1.0, np.nan]),
         ([None], spec("FLOAT", None), [np.nan]),
@@ -167,6 +172,17 @@ def test_rank_inputs_from_columns_with_leading_one() -> None:
 def test_an_empty_context_sequence_is_a_sequence() -> None:
     arrays = encode_rank({**CONTEXT, "history": []}, read_slate(ROWS, "id"), "id", {}, RANK)
     assert arrays["history"].shape == (1, 0)
+
+
+def test_missing_sequences_of_a_request_are_empty() -> None:
+    rows = [{**row, "tags": None} for row in ROWS]
+    context = {"user_id": None, "history": None, "visits": None}
+    arrays = encode_rank(context, read_slate(rows, "id"), "id", {}, RANK)
+    assert arrays["user_id"].tolist() == [b""]
+    assert arrays["history"].shape == (1, 0)
+    assert arrays["visits"].shape == (1, 0)
+    assert arrays["visits_length"].tolist() == [0]
+    assert arrays["tags"].shape == (2, 0)
 
 
 def test_id_column_is_sent_if_the_model_takes_it() -> None:
