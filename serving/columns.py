@@ -52,6 +52,14 @@ def as_columns(values: Any) -> dict[str, Any]:
     return columns
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a single value stands for a missing one: None, NaN or pandas' NA."""
+    if value is None or isinstance(value, float):
+        return value is None or value != value
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and value is pandas.NA
+
+
 def plain(column: Any) -> Any:
     """Turns a pandas or Arrow column into an array or list; returns anything else as it is.
 

@@ -1,9 +1,9 @@
 """From what callers hold (lists, rows, arrays, columns) to the tensors a signature takes.
 
-Missing values: None stands for ``''`` in a string input and NaN in a float input; a missing
-sequence is an empty one. Ragged sequences are padded at the end with ``''`` or NaN; where the
-signature has ``<name>_length`` numbers are padded with 0 and the lengths filled in. Error messages
-name features, types and positions, never values.
+Missing values: None, NaN and NA stand for ``''`` in a string input and for NaN in a float input; a
+missing sequence is an empty one. Ragged sequences are padded at the end with ``''`` or NaN; where
+the signature has ``<name>_length`` numbers are padded with 0 and the lengths filled in. Error
+messages name features, types and positions, never values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from serving.api.tensors import Array, TensorError, numpy_dtype
-from serving.columns import plain
+from serving.columns import is_missing, plain
 from serving.contract import LENGTH_SUFFIX
 from serving.errors import InvalidRequestError
 from serving.signatures import SignatureSpec, TensorSpec
@@ -164,10 +164,18 @@ def _object_row(values: Any) -> Array:
 
 def _as_bytes(value: Any, spec: TensorSpec) -> bytes:
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError:  # its text would quote the value
+            raise InvalidRequestError(
+                f"a text of input {spec.name!r} cannot be sent",
+                constraint="text that UTF-8 can express, or bytes",
+                received="half of a surrogate pair",
+                remedy="correct the text where it was decoded",
+            ) from None
     if isinstance(value, bytes):
         return value
-    if value is None:
+    if is_missing(value):
         return b""
     raise _wrong_type(spec, type(value).__name__)
 
@@ -176,7 +184,7 @@ def _as_numbers(value: Any, spec: TensorSpec, dtype: np.dtype[Any]) -> Array:
     try:
         source = np.asarray(value)
         if source.dtype.kind == "O" and dtype.kind == "f":
-            values = [np.nan if each is None else each for each in source.ravel().tolist()]
+            values = [np.nan if is_missing(each) else each for each in source.ravel().tolist()]
             source = np.asarray(values).reshape(source.shape)
         elif source.size == 0:
             source = source.astype(dtype)
