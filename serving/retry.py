@@ -8,17 +8,20 @@ from dataclasses import dataclass
 
 from serving.errors import InvalidRequestError
 
+_LONGEST_SECONDS = 1e8
+"""Three years: deadlines that gRPC cannot express, infinite ones too, would have passed already."""
+
 
 class Budget:
     """The time that is left for a call and everything it needs, retries included.
 
     Args:
-        seconds: The whole budget, from now.
+        seconds: The whole budget, from now; may be infinite.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._end = time.monotonic() + seconds
+        self._end = time.monotonic() + min(seconds, _LONGEST_SECONDS)
 
     def left_seconds(self) -> float:
         """Returns what is left, at least 0."""

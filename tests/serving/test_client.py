@@ -323,6 +323,12 @@ def test_deadline(server, connect) -> None:
             client.predict({"num_steps": [10**12]}, signature="slow")
 
 
+def test_time_without_end(server, connect) -> None:
+    patient = connect(server.target, "ranker", timeout_seconds=float("inf"))
+    assert patient.metadata().version == 3
+    assert patient.wait_until_available(float("inf")) == 3
+
+
 def test_message_too_large_for_the_server(client) -> None:
     with pytest.raises(errors.ResourceExhaustedError, match="fewer candidates"):
         client.predict({**columns(1), "item_id": ["x" * (2 << 20)]})
