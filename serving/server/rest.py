@@ -58,6 +58,7 @@ _CODES = {
 _TIMEOUT_SECONDS = 30.0  # TF Serving's --rest_api_timeout_in_ms
 _IDLE_SECONDS = 60.0
 _MAX_CONNECTIONS = 256
+_LONGEST_NUMBER = 100  # digits, leading zeros included
 
 
 class RestApi:
@@ -197,10 +198,10 @@ class RestApi:
 def _model_spec(match: re.Match[str]) -> Any:
     spec = messages.ModelSpec(name=unquote(match[1]))
     if match[2]:
-        version = int(match[2])
-        if version >= 1 << 63:
+        # Python itself refuses to read very long numbers.
+        if len(match[2]) > _LONGEST_NUMBER or int(match[2]) >= 1 << 63:
             raise errors.unfit_json(f"Failed to convert version: {match[2]} to numeric.")
-        spec.version.value = version
+        spec.version.value = int(match[2])
     elif match[3]:
         spec.version_label = unquote(match[3])
     return spec
@@ -325,7 +326,7 @@ def _handler_class(
             length = self.headers.get("Content-Length", "")
             if not length.isascii() or not length.isdigit():
                 self._refuse(411, "the request has no Content-Length")
-            elif int(length) > limits.max_message_bytes:
+            elif len(length) > _LONGEST_NUMBER or int(length) > limits.max_message_bytes:
                 self._refuse(413, f"the request is larger than {limits.max_message_bytes} bytes")
             else:
                 body = self.rfile.read(int(length))

@@ -51,6 +51,7 @@ def signature_name(document: Mapping[str, Any]) -> str:
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise errors.unfit_json("'signature_name' key must be a string value.")
+    _utf8("'signature_name' key", name)
     return name
 
 
