@@ -9,9 +9,10 @@ import socketserver
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
@@ -253,10 +254,19 @@ class RestServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes no new connections. Requests under way end with the pool's."""
+        """Takes no new connections, and refuses further requests of those that are open."""
+        self._server.is_stopping = True
         if self._thread.ident is not None:
             self._server.shutdown()
         self._server.server_close()
+
+    def drain(self, seconds: float) -> None:
+        """Waits until requests under way are answered, to their last byte.
+
+        Args:
+            seconds: How long to wait at most.
+        """
+        self._server.wait_until_answered(seconds)
 
 
 class _HttpServer(ThreadingHTTPServer):
@@ -277,7 +287,27 @@ class _HttpServer(ThreadingHTTPServer):
         self._tls = tls
         self._reuse_port = reuse_port
         self._free = threading.Semaphore(_MAX_CONNECTIONS)
+        self.is_stopping = False
+        self._num_unanswered = 0
+        self._answered = threading.Condition()
         super().__init__((address[0].strip("[]"), address[1]), handler)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Counts a request as under way."""
+        with self._answered:
+            self._num_unanswered += 1
+        try:
+            yield
+        finally:
+            with self._answered:
+                self._num_unanswered -= 1
+                self._answered.notify_all()
+
+    def wait_until_answered(self, seconds: float) -> None:
+        """Waits until no request is under way, or the time is over."""
+        with self._answered:
+            self._answered.wait_for(lambda: self._num_unanswered == 0, seconds)
 
     def server_bind(self) -> None:
         # Not HTTPServer's, which asks the name service who we are.
@@ -311,18 +341,32 @@ def _handler_class(
     api: RestApi, registry: CollectorRegistry | None, pool: RequestPool, limits: Limits
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        server: _HttpServer
         protocol_version = "HTTP/1.1"
         server_version = "polyrank"
         sys_version = ""
 
         def do_GET(self) -> None:
+            self._unless_stopping(self._get)
+
+        def do_POST(self) -> None:
+            self._unless_stopping(self._post)
+
+        def _unless_stopping(self, answer: Callable[[], None]) -> None:
+            with self.server.answering():
+                if self.server.is_stopping:
+                    self._refuse(503, errors.stopping().message)
+                else:
+                    answer()
+
+        def _get(self) -> None:
             if self.path == METRICS_PATH and registry is not None:
                 self._send(200, generate_latest(registry), CONTENT_TYPE_LATEST)
                 return
             # By the connection's thread: a server without room for predictions is not dead.
             self._answer(lambda call: api.get(self.path, call))
 
-        def do_POST(self) -> None:
+        def _post(self) -> None:
             length = self.headers.get("Content-Length", "")
             if not length.isascii() or not length.isdigit():
                 self._refuse(411, "the request has no Content-Length")

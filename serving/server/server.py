@@ -144,6 +144,9 @@ class EmbeddedServer:
         if self._rest is not None:
             self._rest.stop()
         self._server.stop(drain_seconds).wait()
+        if self._rest is not None:
+            # Those that still wait for a thread need a model.
+            self._rest.drain(max(0.0, end - time.monotonic()))
         self._pool.shutdown(wait=False)
         self._shed.shutdown()
         self._models.stop(max(0.0, end - time.monotonic()))

@@ -1,9 +1,11 @@
-"""What the REST server answers to requests that no client of good sense sends, and while it stops."""
+"""What the REST server answers to senseless requests, and to those under way when it stops."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,3 +60,41 @@ def test_a_length_that_no_integer_holds(port) -> None:
 def test_a_signature_name_that_is_no_text(port) -> None:
     code, said = answer(port, "POST", PREDICT, r'{"signature_name": "\ud800", "instances": [1]}')
     assert (code, "surrogate" in said["error"]) == (400, True)
+
+
+def test_requests_under_way_are_answered_before_it_ends(tmp_path, export, server_options) -> None:
+    export(tmp_path, 1)
+    slow = json.dumps({"signature_name": "slow", "inputs": {"num_steps": [1_000_000]}})
+    row = {"user_id": "u", "item_id": "hat", "price": 1.0, "history": ["a"]}
+    quick = json.dumps({"signature_name": "predict", "instances": [row]})
+    server = EmbeddedServer(server_options(tmp_path, rest_port=0, num_threads=1, drain_seconds=60))
+    with server:
+        with RankingClient(server.target, "ranker") as client:
+            client.wait_until_available(30)
+        assert server.rest_port is not None
+        port = server.rest_port
+        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        kept.request("GET", "/v1/models/ranker")
+        assert kept.getresponse().read()
+        codes: list[int] = []
+
+        def call(body: str) -> None:
+            codes.append(answer(port, "POST", PREDICT, body)[0])
+
+        callers = [
+            threading.Thread(target=call, args=(body,)) for body in (slow, quick, quick, quick)
+        ]
+        for number, caller in enumerate(callers):
+            caller.start()
+            while server._pool._num_unfinished < number + 1:
+                time.sleep(0.001)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        while not server._rest._server.is_stopping:
+            time.sleep(0.001)
+        kept.request("GET", "/v1/models/ranker")
+        refused = kept.getresponse()
+        assert (refused.status, refused.getheader("Connection")) == (503, "close")
+        for thread in (*callers, stopping):
+            thread.join(60)
+        assert codes == [200] * 4
