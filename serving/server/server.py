@@ -214,7 +214,9 @@ class EmbeddedServer:
                 self.rest_port = self._rest.port
             if options.metrics_port is not None:
                 port = options.metrics_port
-                self._exporter, _ = start_http_server(port, options.host, self.metrics.registry)
+                # One of several processes is asked by its supervisor only.
+                host = "127.0.0.1" if options.reuse_port else options.host
+                self._exporter, _ = start_http_server(port, host, self.metrics.registry)
                 self.metrics_port = self._exporter.server_port
         except OSError:
             self._server.stop(None)

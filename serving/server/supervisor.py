@@ -7,6 +7,7 @@ serves nothing but the workers' metrics, and imports no TensorFlow.
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -265,5 +266,6 @@ def _metrics_of(worker: _Worker) -> str:
         port = json.loads(worker.file.read_text())["metrics_port"]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
             return str(answer.read().decode())
-    except (OSError, ValueError):  # it is being started again
+    # It is being started again, or ended while it answered.
+    except (OSError, ValueError, http.client.HTTPException):
         return ""

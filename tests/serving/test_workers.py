@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -22,6 +24,7 @@ from serving.api import messages, services
 from serving.client import RankingClient
 from serving.server.__main__ import run
 from serving.server.command import add_server_options, server_arguments
+from serving.server.server import EmbeddedServer
 from serving.server.supervisor import Supervisor, _held_port, _Worker, _WorkerMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -252,6 +255,35 @@ def test_a_worker_that_dies_again_waits_longer(tmp_path, monkeypatch) -> None:
 
 def test_metrics_of_a_worker_that_does_not_answer(tmp_path) -> None:
     assert list(_WorkerMetrics([_Worker(tmp_path / "absent")]).collect()) == []
+
+
+def test_metrics_of_a_worker_that_ends_while_it_answers(tmp_path) -> None:
+    file = tmp_path / "worker.json"
+    with socket.create_server(("127.0.0.1", 0)) as dying:
+
+        def answer_half() -> None:
+            connection, _ = dying.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+
+        file.write_text(json.dumps({"metrics_port": dying.getsockname()[1]}))
+        thread = threading.Thread(target=answer_half)
+        thread.start()
+        assert list(_WorkerMetrics([_Worker(file)]).collect()) == []
+        thread.join()
+
+
+def test_metrics_of_workers_that_listen_elsewhere(tmp_path, export, server_options) -> None:
+    export(tmp_path, 1)
+    file = tmp_path / "worker.json"
+    options = server_options(tmp_path, host="127.0.0.2", reuse_port=True, metrics_port=0)
+    with EmbeddedServer(options) as server, RankingClient(server.target, "ranker") as client:
+        client.wait_until_available(30)
+        client.predict(ROWS)
+        file.write_text(json.dumps({"metrics_port": server.metrics_port}))
+        names = {family.name for family in _WorkerMetrics([_Worker(file)]).collect()}
+    assert ":tensorflow:serving:request_count" in names
 
 
 @pytest.mark.parametrize(
