@@ -122,7 +122,8 @@ def _server_options(options: dict[str, Any]) -> ServerOptions:
     return server_options(
         options,
         configs=() if config_file is None else tuple(read_model_config_file(config_file)),
-        **({"reuse_port": True, "may_reload": False} if is_worker else {}),
+        # The supervisor writes the port file, once all workers listen.
+        **({"reuse_port": True, "may_reload": False, "port_file": None} if is_worker else {}),
     )
 
 

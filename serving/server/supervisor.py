@@ -82,7 +82,7 @@ class Supervisor:
             The exit code: 0 after draining, else that of a worker that could not start.
 
         Raises:
-            PolyrankError: A port is taken.
+            PolyrankError: A port is taken, or the port file cannot be written.
         """
 
         def request_stop(number: int, frame: FrameType | None) -> None:
@@ -124,9 +124,7 @@ class Supervisor:
             if metrics_port is not None:
                 stack.enter_context(_exporter(workers, host, metrics_port))
             if (port_file := self._options.get("port_file")) is not None:
-                temporary = port_file.with_name(f".{port_file.name}.{os.getpid()}")
-                temporary.write_text(f"{port}\n")
-                temporary.replace(port_file)
+                _write_port(port_file, port)
             _LOG.info("%d workers listen on %s:%d", len(workers), host, port)
             while not self._stop.wait(_POLL_SECONDS):
                 for worker in workers:
@@ -216,21 +214,50 @@ def _held_port(host: str, port: int) -> Iterator[int]:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind(chosen)
     except OSError:
-        raise PolyrankError(
-            f"cannot listen on {host}:{port}",
-            constraint="a free port of this machine",
-            remedy="choose another port, or 0 to have one picked",
-        ) from None
+        raise _cannot_listen(host, port) from None
     with held:  # it never listens, so it is given no connection
         yield int(held.getsockname()[1])
 
 
+def _cannot_listen(host: str, port: int) -> PolyrankError:
+    return PolyrankError(
+        f"cannot listen on {host}:{port}",
+        constraint="a free port of this machine",
+        remedy="choose another port, or 0 to have one picked",
+    )
+
+
+def _write_port(file: Path, port: int) -> None:
+    """Writes the port file whole or not at all.
+
+    Raises:
+        PolyrankError: It cannot be written.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_text(f"{port}\n")
+        temporary.replace(file)
+    except OSError as error:
+        raise PolyrankError(
+            f"the port file {file} cannot be written",
+            received=error.strerror,
+            remedy="name a file in a directory that exists",
+        ) from None
+
+
 @contextmanager
 def _exporter(workers: Sequence[_Worker], host: str, port: int) -> Iterator[None]:
-    """Exports the metrics of all workers, each with a label `worker`."""
+    """Exports the metrics of all workers, each with a label `worker`.
+
+    Raises:
+        PolyrankError: The port is taken.
+    """
     from prometheus_client import start_http_server
 
-    server, _ = start_http_server(port, host, _WorkerMetrics(workers))
+    try:
+        server, _ = start_http_server(port, host, _WorkerMetrics(workers))
+    except OSError:
+        raise _cannot_listen(host, port) from None
     try:
         yield
     finally:

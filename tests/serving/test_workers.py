@@ -182,6 +182,18 @@ def test_a_worker_that_cannot_start_ends_the_supervisor(tmp_path, monkeypatch) -
     assert processes[0].ended
 
 
+@pytest.mark.parametrize("option", ["port_file", "metrics_port"])
+def test_what_the_supervisor_cannot_open_is_one_line(option, tmp_path, monkeypatch) -> None:
+    worker = _Worker(tmp_path / "worker.json")
+    worker.file.write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        values = {"port_file": tmp_path / "absent" / "port", "metrics_port": taken.getsockname()[1]}
+        supervisor = Supervisor([], {option: values[option]}, 1)
+        monkeypatch.setattr(supervisor, "_start", lambda worker, arguments: None)
+        with pytest.raises(PolyrankError, match="cannot be written|cannot listen"):
+            supervisor._supervise([worker], [], 1, "127.0.0.1")
+
+
 def test_a_fault_is_told_once_and_before_tensorflow_is_imported(tmp_path) -> None:
     code = (
         "import sys\nfrom serving.server.__main__ import main\n"
