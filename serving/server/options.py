@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,11 +87,12 @@ class ServerOptions:
         if self.request_threads <= 0:
             raise _invalid("num_threads", "a positive number", self.num_threads)
         for name in ("intra_op_parallelism", "poll_seconds"):
-            if getattr(self, name) <= 0:
-                raise _invalid(name, "a positive number", getattr(self, name))
+            # Finite: no thread can wait for ever by a clock, nor for NaN.
+            if not 0 < getattr(self, name) < math.inf:
+                raise _invalid(name, "a positive, finite number", getattr(self, name))
         for name in ("drain_seconds", "max_queued_requests"):
-            if getattr(self, name) < 0:
-                raise _invalid(name, "0 or more", getattr(self, name))
+            if not 0 <= getattr(self, name) < math.inf:
+                raise _invalid(name, "0 or more, and finite", getattr(self, name))
         for name in ("port", "rest_port", "metrics_port"):
             if not 0 <= (getattr(self, name) or 0) <= 65535:
                 raise _invalid(name, "0 to 65535", getattr(self, name))

@@ -212,7 +212,11 @@ def test_stop_cancels_what_does_not_end(tmp_path, export, server_options) -> Non
         {"rest_port": 70000},
         {"max_queued_requests": -1},
         {"poll_seconds": 0.0},
+        {"poll_seconds": float("inf")},
+        {"poll_seconds": float("nan")},
         {"drain_seconds": -1.0},
+        {"drain_seconds": float("nan")},
+        {"drain_seconds": float("inf")},
     ],
 )
 def test_options_out_of_range(tmp_path, change) -> None:
