@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
 
 from serving.api import services
 from serving.server import errors
@@ -24,6 +25,7 @@ _PREDICTIONS = {
         services.GET_MODEL_METADATA,
     )
 }
+_REFLECTION = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
 _QUESTIONS = (f"/{health.SERVICE_NAME}/Check", services.GET_MODEL_STATUS.path)
 
 
@@ -83,7 +85,8 @@ class ShedOverload(grpc.ServerInterceptor):
     A refusal has to be quick, or refusing costs what answering would: it is sent from the thread
     that saw the call arrive, before the request's message is read. So it comes within the call's
     deadline. Health checks and GetModelStatus are answered by threads apart from the pool, so that
-    an overloaded server is not taken for a dead one.
+    an overloaded server is not taken for a dead one. Reflection, whose callers hold a thread as
+    long as they please, has one of its own.
 
     Args:
         pool: The server's pool.
@@ -94,6 +97,7 @@ class ShedOverload(grpc.ServerInterceptor):
         self._pool = pool
         self._metrics = metrics
         self._apart = ThreadPoolExecutor(2, thread_name_prefix="apart")
+        self._reflection = ThreadPoolExecutor(1, thread_name_prefix="reflection")
 
         failure = errors.overloaded()
         self._code = failure.code.name
@@ -119,11 +123,14 @@ class ShedOverload(grpc.ServerInterceptor):
             self._metrics.count_refused(_PREDICTIONS[method], self._code)
             return self._refusal
         handler = continuation(handler_call_details)
-        return self._run_apart(handler) if handler and method in _QUESTIONS else handler
+        if handler and method in _QUESTIONS:
+            return self._run_apart(handler)
+        return self._reflect(handler) if handler and method == _REFLECTION else handler
 
     def shutdown(self) -> None:
         """Ends its threads."""
         self._apart.shutdown(wait=False)
+        self._reflection.shutdown(wait=False)
 
     def _run_apart(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
@@ -131,5 +138,15 @@ class ShedOverload(grpc.ServerInterceptor):
 
         answer.experimental_thread_pool = self._apart  # type: ignore[attr-defined]
         return grpc.unary_unary_rpc_method_handler(
+            answer, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _reflect(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        def answer(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            found: Iterator[Any] = handler.stream_stream(requests, context)
+            return found
+
+        answer.experimental_thread_pool = self._reflection  # type: ignore[attr-defined]
+        return grpc.stream_stream_rpc_method_handler(
             answer, handler.request_deserializer, handler.response_serializer
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,12 +11,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serving.api import messages, services
 from serving.api.tensors import encode
@@ -68,6 +71,34 @@ def said_by_grpc(experiments: str | None) -> str:
 def test_grpc_knows_what_the_server_turns_off() -> None:
     assert "Unknown experiment" in said_by_grpc("-no_such_thing")  # the operator's word counts
     assert "Unknown experiment" not in said_by_grpc(None)
+
+
+def test_callers_of_reflection_take_no_room(tmp_path, export, server_options) -> None:
+    export(tmp_path, 1)
+    may_end = threading.Event()
+
+    def ask_and_stay() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        may_end.wait(60)
+
+    options = server_options(tmp_path, num_threads=1, max_queued_requests=1)
+    with (
+        EmbeddedServer(options) as server,
+        RankingClient(server.target, "ranker", timeout_seconds=20) as client,
+        grpc.insecure_channel(server.target) as channel,
+    ):
+        client.wait_until_available(30)
+        reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        streams = [reflect(ask_and_stay()) for _ in range(5)]
+        assert next(streams[0]).list_services_response.service
+        assert client.metadata().version == 1
+        for stream in streams:
+            stream.cancel()
+        may_end.set()
+        with contextlib.suppress(grpc.RpcError):
+            list(streams[-1])
+        answered = next(reflect(ask_and_stay()))
+        assert answered.list_services_response.service
 
 
 @pytest.mark.slow
