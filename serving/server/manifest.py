@@ -16,8 +16,8 @@ _CHUNK_BYTES = 1 << 20
 def verify_manifest(directory: Path) -> bool:
     """Compares the files of a version with its manifest, ``{"files": {path: sha256}}``.
 
-    Files that the manifest does not list are refused as well: a planted file would otherwise
-    take part in the model.
+    Files that the manifest does not list are refused as well, and links to directories, whose
+    files it cannot list: what is planted would otherwise take part in the model.
 
     Args:
         directory: Directory of the version.
@@ -36,7 +36,7 @@ def verify_manifest(directory: Path) -> bool:
     present = {
         file.relative_to(directory).as_posix()
         for file in directory.rglob("*")
-        if not file.is_dir() and file != path
+        if (file.is_symlink() or not file.is_dir()) and file != path
     }
     for name in sorted(listed.keys() - present):
         raise errors.manifest_mismatch(f"file {name} is missing")

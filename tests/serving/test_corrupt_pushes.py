@@ -197,6 +197,11 @@ PUSHES = {
         CODES.DATA_LOSS,
         "assets/planted.txt is not listed",
     ),
+    "folder linked, manifest": (
+        with_manifest(lambda d: (d / "assets" / "planted").symlink_to(d.parent)),
+        CODES.DATA_LOSS,
+        "assets/planted is not listed",
+    ),
     "manifest cut": (
         with_manifest(lambda d: cut(d / MANIFEST_FILE)), CODES.DATA_LOSS, "does not hold"
     ),
