@@ -27,6 +27,8 @@ USER = 65534
 
 Document = dict[str, Any]
 
+_LONGEST_NAME = 63  # of a Service, and of a label's value
+
 
 def kubernetes_objects(model_name: str, deploy: Deploy) -> dict[str, Document]:
     """Returns the objects by file name, in the order to apply them.
@@ -96,8 +98,15 @@ def kubernetes_objects(model_name: str, deploy: Deploy) -> dict[str, Document]:
 
 
 def object_name(model_name: str) -> str:
-    """Returns a model's name as Kubernetes allows names: lower case, digits and dashes."""
-    return "tf-serving-" + re.sub(r"[^a-z0-9]+", "-", model_name.lower()).strip("-")
+    """Returns a model's name as Kubernetes allows names: lower case, digits and dashes.
+
+    Long ones are cut, and end with a hash that keeps them apart.
+    """
+    name = "tf-serving-" + re.sub(r"[^a-z0-9]+", "-", model_name.lower()).strip("-")
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(model_name.encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST_NAME - len(digest) - 1].rstrip('-')}-{digest}"
 
 
 def _pod(model_name: str, name: str, deploy: Deploy) -> Document:

@@ -338,9 +338,15 @@ def test_changed_files_mean_new_pods(tmp_path: Path) -> None:
     assert len(digests) == 2  # replicas are none of the server's business
 
 
-@pytest.mark.parametrize("name", ["simulated", "Feed_v2.1", "9lives", "a" * 40])
+@pytest.mark.parametrize(
+    "name", ["simulated", "Feed_v2.1", "9lives", "a" * 52, "a" * 53, "a" * 200, "a" * 42 + "." * 20]
+)
 def test_object_names_are_kubernetes(name: str) -> None:
-    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", object_name(name))
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{,61}[a-z0-9])?", object_name(name))
+
+
+def test_long_object_names_stay_apart() -> None:
+    assert object_name("a" * 60 + "1") != object_name("a" * 60 + "2")
 
 
 # docker --------------------------------------------------------------------------------------
