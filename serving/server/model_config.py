@@ -142,7 +142,10 @@ def check_allowed(base_path: Path, roots: Sequence[Path]) -> None:
     Raises:
         StatusError: PERMISSION_DENIED if it lies beneath none of them.
     """
-    resolved = base_path.resolve()
+    try:
+        resolved = base_path.resolve()
+    except (OSError, RuntimeError):  # links that lead in a circle lead nowhere
+        raise errors.base_path_not_allowed(str(base_path)) from None
     for root in roots:
         if resolved.is_relative_to(root.resolve()):
             return

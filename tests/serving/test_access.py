@@ -122,6 +122,7 @@ def test_base_paths_are_confined(tmp_path) -> None:
     outside.mkdir()
     (root / "link").symlink_to(outside)
     (root / "within").symlink_to(root / "model")
+    (root / "circle").symlink_to(root / "circle")
     (tmp_path / "rooted").mkdir()
     for path in (root / "model", root, root / "absent", root / "within", root / "x" / ".." / "m"):
         check_allowed(path, [root])
@@ -130,6 +131,7 @@ def test_base_paths_are_confined(tmp_path) -> None:
         outside,
         root / "link",
         root / "link" / "deeper",
+        root / "circle",
         root / ".." / "outside",
         root / "model" / ".." / "..",
         tmp_path / "rooted",  # begins with the same letters
