@@ -57,7 +57,10 @@ def compose_file(model_name: str, deploy: Deploy) -> dict[str, Any]:
             "retries": 2,
             "start_period": "30m",
         },
-        "deploy": {"resources": {"limits": {"cpus": f"{deploy.cpus:g}", "memory": deploy.memory}}},
+        # As text, both: compose refuses memory as a number.
+        "deploy": {
+            "resources": {"limits": {"cpus": f"{deploy.cpus:g}", "memory": str(deploy.memory)}}
+        },
     }
     if deploy.gpus:
         service["deploy"]["resources"]["reservations"] = {

@@ -402,6 +402,8 @@ def test_compose(tmp_path: Path) -> None:
     assert "./config:/etc/tf_serving:ro" in service["volumes"]
     assert all(volume.endswith(":ro") for volume in service["volumes"])
     assert all(port.startswith("${HOST:-127.0.0.1}:") for port in service["ports"])
+    limits = service["deploy"]["resources"]["limits"]
+    assert limits == {"cpus": "7.5", "memory": str(32 << 30)}  # the schema takes text only
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 2, "capabilities": ["gpu"]}
 
