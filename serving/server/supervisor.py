@@ -212,6 +212,8 @@ def _held_port(host: str, port: int) -> Iterator[int]:
             chosen = (*address[:1], probe.getsockname()[1], *address[2:])
         held = socket.socket(family, socket.SOCK_STREAM)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Connections of a server that has just ended stay for a minute.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(chosen)
     except OSError:
         raise _cannot_listen(host, port) from None

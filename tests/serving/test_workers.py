@@ -219,6 +219,17 @@ def test_a_taken_port(tmp_path) -> None:
             pass
 
 
+def test_a_port_of_a_server_that_has_just_ended() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            accepted, _ = listener.accept()
+            accepted.close()  # who closes first, waits
+            assert client.recv(1) == b""
+    with _held_port("127.0.0.1", port) as held:
+        assert held == port
+
+
 def test_a_held_port_takes_no_connections() -> None:
     with _held_port("127.0.0.1", 0) as port, socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
