@@ -225,11 +225,16 @@ class RawWorld:
                 "first": f"first({value} ORDER BY p.{EVENT_TIMESTAMP}, {value}) "
                 f"FILTER ({value} IS NOT NULL)",
             }[join.aggregate]
+            on = self.dataset.logs.streams[join.stream].on
+            has_keys = " AND ".join(f"i.{quoted(key)} IS NOT NULL" for key in on)
+            value_of_row = (
+                f"CASE WHEN any_value({has_keys}) THEN {_cast(aggregate, column.type)} END"
+            )
             # ASOF pairs an event with one time only; the window is what this column allows.
             self.connection.execute(
                 f"""
                 CREATE TABLE outcome__{number} AS
-                SELECT i.{ROW}, {_cast(aggregate, column.type)} AS {quoted(name)}
+                SELECT i.{ROW}, {value_of_row} AS {quoted(name)}
                 FROM impressions i
                 LEFT JOIN {quoted(f"pairs_{join.stream}")} p
                 ON p.{ROW} = i.{ROW} AND p.{EVENT_TIMESTAMP} < i.{TIMESTAMP} + {join.window}

@@ -123,7 +123,8 @@ def _arriving(world: RawWorld, task: Task, output: Output, counts: str) -> dict[
         f"AND p.{EVENT_TIMESTAMP} < label__rows.{TIMESTAMP} + {join.window})"
     )
     positive = f"CAST(coalesce({first} >= {start} AND {first} < {end}, false) AS DOUBLE)"
-    negative = f"CAST({TIMESTAMP} >= {start} AS DOUBLE)"
+    is_known = f"{quoted(task.target)} IS NOT NULL"
+    negative = f"CAST({TIMESTAMP} >= {start} AND {is_known} AS DOUBLE)"
     chance = task.propensity and _number(task.propensity.column)
     usable = f"coalesce({chance} > 0 AND {chance} <= 1, false)" if chance else "true"
     is_train = f"{TIMESTAMP} < {end}"

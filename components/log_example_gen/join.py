@@ -146,6 +146,9 @@ def joined_columns(
 ) -> pl.DataFrame:
     """Aggregates events into columns of their impressions.
 
+    An impression with a null key is none whose events are known: its columns are null, so that it
+    is masked for what is learned from them, and not taken for one where nothing happened.
+
     Args:
         moments: The impressions.
         attributions: Where the events of each stream belong.
@@ -161,14 +164,10 @@ def joined_columns(
         for name, (column_type, join) in wanted.items():
             per_moment = _aggregate(attribution, join, len(moments.time))
             values = _cast(per_moment, column_type)
-            if join.aggregate in ("any", "count", "sum"):
-                nothing = _cast(pl.Series([0.0]), column_type)[0]
-            else:
-                nothing = None
-            found.append(_gather(values, moments.of_row, nothing).alias(name))
+            found.append(_gather(values, moments.of_row).alias(name))
             if name in arrivals:
                 ages = _event_ages(attribution, join, len(moments.time), np.minimum)
-                by_row = _gather(ages, moments.of_row, None)
+                by_row = _gather(ages, moments.of_row)
                 found.append(by_row.alias(arrival_column(name)))
     return pl.DataFrame(found)
 
@@ -262,18 +261,18 @@ def _aggregate(attribution: Attribution, join: Join, num_moments: int) -> pl.Ser
     chosen = starts if join.aggregate == "first" else ends - 1
     position = np.full(num_moments, -1, dtype=np.int64)
     position[group[starts]] = chosen
-    return _gather(ordered["value"], position, None)
+    return _gather(ordered["value"], position)
 
 
-def _gather(values: pl.Series, positions: Ints, nothing: object) -> pl.Series:
-    """Takes values by position; -1 gives `nothing`."""
+def _gather(values: pl.Series, positions: Ints) -> pl.Series:
+    """Takes values by position; -1 gives null."""
     absent = pl.Series(positions < 0)
     taken = (
         values.gather(np.maximum(positions, 0))
         if len(values)
         else pl.Series([None], dtype=values.dtype).new_from_index(0, len(positions))
     )
-    return taken.set(absent, nothing) if absent.any() else taken
+    return taken.set(absent, None) if absent.any() else taken
 
 
 def _cast(values: pl.Series, column_type: ColumnType) -> pl.Series:

@@ -91,7 +91,8 @@ def _as_they_arrive(
 
     Between the end of the first attribution window and the end of the train window, an impression
     gives a negative row when it is shown and a positive row when its first event arrives. What
-    arrives after the end is missing; what earlier impressions gave makes up for it.
+    arrives after the end is missing; what earlier impressions gave makes up for it. An impression
+    whose events are not known gives neither.
 
     Returns:
         Label: the share of positive rows among the impression's 0, 1 or 2 rows; mask: whether it
@@ -102,7 +103,8 @@ def _as_they_arrive(
     start, end = window.train_start + window_ms, window.validation_start
     arrives = times + age
     positive = ((arrives >= start) & (arrives < end)).astype(np.float64)
-    negative = (times >= start).astype(np.float64)
+    is_known = rows[target].is_not_null().to_numpy()
+    negative = ((times >= start) & is_known).astype(np.float64)
     count = positive + negative
     return np.where(count > 0, positive / np.maximum(count, 1), 0), np.minimum(count, 1), count
 

@@ -338,6 +338,11 @@ class Aitm(NetworkSettings):
 
     def task_problems(self, tasks: Mapping[str, Task]) -> Iterator[str]:
         """See `ArchitectureSettings.task_problems`."""
+        if not self.transfers and not any(t.conditioned_on in tasks for t in tasks.values()):
+            yield (
+                "transfers: no task receives from another, which makes it single_task; name the "
+                "transfers, or what a task is conditioned_on"
+            )
         for to, source in self.transfers.items():
             for name in (to, source):
                 if name not in tasks:

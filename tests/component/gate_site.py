@@ -46,8 +46,8 @@ SPEC: dict[str, Any] = {
             },
             "returns": {
                 "path": ["returns.parquet"],
-                "on": ["request"],
-                "columns": {"request": {"type": "string"}, "depth": {"type": "int"}},
+                "on": ["visit"],
+                "columns": {"visit": {"type": "string"}, "depth": {"type": "int"}},
             },
             "history": {
                 "path": ["history.parquet"],
@@ -63,6 +63,7 @@ SPEC: dict[str, Any] = {
         "columns": {
             "request": {"type": "string", "availability": "request", "role": "group"},
             "user": {"type": "string", "availability": "request", "role": "feature"},
+            "visit": {"type": "string", "availability": "request"},
             "item": {"type": "string", "availability": "request", "role": ["key", "feature"]},
             "category": {"type": "int", "availability": "request", "role": "feature"},
             "price": {"type": "float", "availability": "request", "role": "feature"},
@@ -84,6 +85,8 @@ SPEC: dict[str, Any] = {
                              "role": "auxiliary_target",
                              "join": {"stream": "returns", "aggregate": "max", "value": "depth",
                                       "window": "10h"}},
+            "returned": {"type": "bool", "availability": "future", "role": "auxiliary_target",
+                         "join": {"stream": "returns", "aggregate": "any", "window": "10h"}},
             "num_returns": {"type": "int", "availability": "future", "role": "auxiliary_target",
                             "join": {"stream": "returns", "aggregate": "count",
                                      "window": "10h"}},
@@ -125,6 +128,8 @@ SPEC: dict[str, Any] = {
             "first_watch": {"kind": "duration", "target": "first_seconds", "role": "auxiliary"},
             "depth": {"kind": "regression", "target": "return_depth", "role": "auxiliary"},
             "returns": {"kind": "count", "target": "num_returns", "role": "auxiliary"},
+            "return": {"kind": "binary", "target": "returned", "role": "auxiliary",
+                       "immature": "fake_negative"},
         },
     },
     "window": {
@@ -171,12 +176,13 @@ def write_logs(root: Path, seed: int, num_slates: int = 500) -> None:
     rows = []
     for slate, time in enumerate(times(num_slates)):
         user = f"u{rng.integers(0, 12)}"
+        visit = None if slate % 6 == 0 else f"v{slate}"
         # New items appear all the time: an age is decided by an item's first impression.
         newest = 12 + (int(time) - START) // HOUR
         for item in newest - rng.choice(12, rng.integers(1, 6), replace=False):
-            rows.append((int(time), f"r{slate}", user, f"i{item}", int(item) % 7))
+            rows.append((int(time), f"r{slate}", user, visit, f"i{item}", int(item) % 7))
     shown = pl.DataFrame(
-        rows, schema=["timestamp", "request", "user", "item", "category"], orient="row"
+        rows, schema=["timestamp", "request", "user", "visit", "item", "category"], orient="row"
     )
     num_rows = len(shown)
     chance = rng.random(num_rows)
@@ -199,13 +205,13 @@ def write_logs(root: Path, seed: int, num_slates: int = 500) -> None:
         pl.Series("seconds", np.round(rng.exponential(12, len(beats)), 1)),
     )
     slates = shown.unique("request", maintain_order=True).filter(
-        pl.Series(rng.random(num_slates) < 0.5)
+        pl.Series(rng.random(num_slates) < 0.5) & pl.col("visit").is_not_null()
     )
     returns = slates.select(
         (pl.col("timestamp") + pl.Series(rng.integers(0, 12, len(slates)) * HOUR)).alias(
             "timestamp"
         ),
-        "request",
+        "visit",
         pl.Series("depth", rng.integers(1, 9, len(slates))),
     )
     history = pl.DataFrame(

@@ -543,4 +543,7 @@ def test_transfers_name_trained_tasks_and_a_served_task_receives_from_served_one
 
     assert problems(scroll="click") == []
     assert "unknown trained task 'clik'" in problems(scroll="clik")[0]
+    assert "makes it single_task" in problems()[0]
+    tasks["buy"] = Task(kind="binary", target="y", conditioned_on="click")
+    assert problems() == []
     assert "not exported" in problems(click="scroll")[0]

@@ -206,6 +206,9 @@ class _Builder:
             join = column.join
             if join is None:
                 continue
+            if any(row[key] is None for key in self.spec.logs.streams[join.stream].on):
+                row[name], row[f"{name}__arrival"] = None, math.inf
+                continue
             mine = [
                 event
                 for event, belongs in zip(events[join.stream], owners[join.stream], strict=True)
@@ -403,7 +406,7 @@ class _Builder:
             if task.immature == "fake_negative" and self.split_of(row) == "train":
                 start = self.window.train_start + self.ranking.task_maturity_ms(name)
                 end = self.window.validation_start
-                rows = [0.0] if row[TIME] >= start else []
+                rows = [0.0] if row[TIME] >= start and row[task.target] is not None else []
                 rows += [1.0] if start <= row[f"{task.target}__arrival"] < end else []
                 found[outputs[0].label_key] = sum(rows) / len(rows) if rows else 0.0
                 found[outputs[0].mask_key] = 1.0 if rows else 0.0

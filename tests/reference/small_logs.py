@@ -74,6 +74,8 @@ columns:
                join: {stream: clicks, aggregate: first, value: note, window: 8ms}}
   bought: {type: bool, availability: future, role: target,
            join: {stream: purchases, aggregate: any, window: 9ms}}
+  bought_at_once: {type: bool, availability: future, role: auxiliary_target,
+                   join: {stream: purchases, aggregate: any, window: 2ms}}
   first_amount: {type: int, availability: future, role: target,
                  join: {stream: purchases, aggregate: first, value: amount, window: 9ms}}
   returned: {type: bool, availability: future, role: auxiliary_target,
@@ -122,6 +124,7 @@ tasks:
   longest: {kind: regression, target: longest, role: auxiliary}
   returned: {kind: binary, target: returned, role: auxiliary}
   returned_soon: {kind: binary, target: returned, role: auxiliary, immature: fake_negative}
+  bought_soon: {kind: binary, target: bought_at_once, role: auxiliary, immature: fake_negative}
   praised: {kind: binary, target: praised, role: auxiliary}
 """
 
