@@ -79,19 +79,18 @@ class Executor(base_executor.BaseExecutor):
         refusals = {n: export_problems(d, memory_bytes=memory_bytes) for n, d in models.items()}
         # A server refuses what the export gate refuses: it would be waited for in vain.
         loadable = {name: models[name] for name in names if not refusals[name]}
+        num_compared = 0
         with served(loadable, ranking) if loadable else nullcontext("") as target:
             for name in loadable:
-                stored = stored_predictions(
-                    Path(
-                        artifact_utils.get_single_uri(input_dict[f"predictions_{name}"]),
-                        PREDICTIONS_FILE,
-                    ),
-                    ranking,
-                    rows,
+                predictions = Path(
+                    artifact_utils.get_single_uri(input_dict[f"predictions_{name}"]),
+                    PREDICTIONS_FILE,
                 )
+                compared, stored = stored_predictions(predictions, ranking, rows)
+                num_compared = len(compared[TIMESTAMP])
                 with RankingClient(target, name, timeout_seconds=30.0) as client:
                     refusals[name] = [
-                        *check(client, ranking, rows, stored),
+                        *check(client, ranking, compared, stored),
                         *check_unusual(client, ranking, unusual),
                     ]
         passed = not any(refusals.values())
@@ -105,7 +104,7 @@ class Executor(base_executor.BaseExecutor):
                 tuple(f"{n}: {'; '.join(r)}" for n, r in refusals.items() if r),
                 {
                     "candidates": refusals,
-                    "num_rows": len(rows[TIMESTAMP]),
+                    "num_rows": num_compared,
                     "num_rows_with_missing": num_with_missing(ranking, rows),
                     "num_unusual_rows": len(next(iter(unusual.values()))),
                 },
@@ -148,11 +147,13 @@ def _parser(feature: Feature) -> Any:
     return tf.io.FixedLenFeature(shape, kind, default_value=[missing] * size if shape else missing)
 
 
-def stored_predictions(path: Path, ranking: RankingSpec, rows: Columns) -> Columns:
+def stored_predictions(path: Path, ranking: RankingSpec, rows: Columns) -> tuple[Columns, Columns]:
     """Looks the rows up in a candidate's predictions by time and keys.
 
     Returns:
-        Predictions by output, in the order of the rows; NaN for a row that is not there.
+        The rows without those that share time and keys with another one of the test split, whose
+        predictions nothing tells apart; and predictions by output in the order of these rows, NaN
+        for a row that is not there.
     """
     times = pa.array(np.unique(rows[TIMESTAMP]))
     table = pq.read_table(
@@ -163,18 +164,22 @@ def stored_predictions(path: Path, ranking: RankingSpec, rows: Columns) -> Colum
         *(table[c].to_pylist() for c in ranking.key_columns),
         strict=True,
     )
-    position = {key: index for index, key in enumerate(keys)}
+    positions: dict[Any, list[int]] = {}
+    for index, key in enumerate(keys):
+        positions.setdefault(key, []).append(index)
     wanted = zip(
         rows[TIMESTAMP].tolist(),
         *([v.decode() for v in rows[key_feature(c)]] for c in ranking.key_columns),
         strict=True,
     )
-    indices = np.array([position.get(key, -1) for key in wanted])
-    found = {}
+    found = [positions.get(key, [-1]) for key in wanted]
+    is_single = np.array([len(each) == 1 for each in found])
+    indices = np.array([each[0] for each in found if len(each) == 1], dtype=np.int64)
+    stored = {}
     for output in ranking.outputs:
         values = table[f"{output.name}__prediction"].to_numpy()
-        found[output.name] = np.where(indices >= 0, values[indices], np.nan)
-    return found
+        stored[output.name] = np.where(indices >= 0, values[indices], np.nan)
+    return {name: values[is_single] for name, values in rows.items()}, stored
 
 
 def check(
@@ -185,6 +190,12 @@ def check(
     Yields:
         One sentence per output whose answers differ.
     """
+    if not len(rows[TIMESTAMP]):
+        yield (
+            "no test row was compared: each has the time and keys of another one; give a column "
+            "that tells them apart the role key"
+        )
+        return
     answers = _predicted(client, ranking, rows)
     yield from _differences(ranking, answers, stored, "served values", "the evaluated ones")
 

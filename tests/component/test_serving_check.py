@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
 from components.artifacts import Blessing
-from components.serving_check.executor import Executor, check_unusual
+from components.serving_check.executor import Executor, check, check_unusual, stored_predictions
 from components.serving_check.unusual_rows import (
     UNSEEN,
     num_with_missing,
@@ -21,6 +23,7 @@ from components.serving_check.unusual_rows import (
 from components.verdict import read_verdict
 from models.request_inputs import parse_examples
 from models.spec.feature import Feature
+from models.spec.keys import TIMESTAMP, key_feature
 from models.spec.ranking import RankingSpec
 from tests.conformance.synthetic_ranking import (
     encode,
@@ -103,6 +106,36 @@ def test_a_model_that_reads_missing_values_differently_is_refused(
     assert any(f"click: {num_missing} of {NUM_ROWS} answers" in refusal for refusal in refusals)
     alike: Any = _Server(ranking, 0.25)
     assert list(check_unusual(alike, ranking, altered)) == []
+
+
+def test_rows_that_nothing_tells_apart_are_not_compared(
+    ranking: RankingSpec, tmp_path: Path
+) -> None:
+    names = [*ranking.key_columns]
+    keys = ["a", "twice", "twice", "b"]
+    table = {"timestamp": [1, 2, 2, 3], "split": ["test"] * 4} | {n: keys for n in names}
+    predictions = {f"{o.name}__prediction": [0.1, 0.2, 0.9, 0.3] for o in ranking.outputs}
+    path = tmp_path / "predictions.parquet"
+    pq.write_table(pa.table(table | predictions), path)
+
+    def asked(times: list[int], *sent: bytes) -> dict[str, np.ndarray[Any, Any]]:
+        columns = {key_feature(n): np.array(sent, dtype=object) for n in names}
+        features = {
+            f.name: np.zeros((len(sent), f.length or 1)[: 2 if f.length else 1], np.float32)
+            for f in ranking.request_features
+        }
+        return {**features, **columns, TIMESTAMP: np.array(times)}
+
+    rows, stored = stored_predictions(
+        path, ranking, asked([3, 2, 1, 3], b"b", b"twice", b"a", b"gone")
+    )
+    assert rows[TIMESTAMP].tolist() == [3, 1, 3]
+    for values in stored.values():
+        np.testing.assert_array_equal(values, [0.3, 0.1, np.nan])
+    none_left = stored_predictions(path, ranking, asked([2], b"twice"))
+    server: Any = _Server(ranking, 0.25)
+    (refusal,) = check(server, ranking, *none_left)
+    assert "no test row was compared" in refusal
 
 
 @pytest.mark.slow
