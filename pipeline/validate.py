@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from components.log_example_gen.accounts import dead_text
+from components.data_gate.accounts import account_reasons
+from components.log_example_gen.accounts import dead_text, refuse_useless
 from components.log_example_gen.build import BuiltExamples, build_examples, read_logs
 from components.log_example_gen.reader import Limits, ReadResult, scan_times
 from components.log_example_gen.row_names import time_column
@@ -41,7 +42,8 @@ def check_logs(config: Config) -> Iterator[str]:
     Raises:
         ConfigError: The key for people's data is missing.
         DataError: Files are missing or no time is valid; of logs that are read whole, also columns
-            are missing, types are wrong, too many rows are dead, or a split is empty.
+            are missing, types are wrong, too many rows are dead, a split is empty, or the DataGate
+            would refuse a run.
     """
     privacy = dataset_privacy(config)
     root = Path(config.logs.root)
@@ -72,8 +74,13 @@ def check_logs(config: Config) -> Iterator[str]:
     logs = read_logs(dataset)
     yield from _streams(config, logs)
     built = build_examples(dataset, logs)
+    yield from _joined(built, logs)
+    refuse_useless(built.accounts)
     yield from _labels(config, built)
     yield from _tables(config, built)
+    reasons = account_reasons(config.ranking, built.accounts, config.data_limits)
+    if reasons:
+        raise DataError("the DataGate would refuse a run on these logs:\n" + "\n".join(reasons))
 
 
 def _streams(config: Config, logs: Mapping[str, ReadResult]) -> Iterator[str]:
@@ -91,6 +98,16 @@ def _streams(config: Config, logs: Mapping[str, ReadResult]) -> Iterator[str]:
                 remedy="look at the declared types and time_unit of this stream",
             )
         yield _coverage(name, np.asarray(result.table[time_column(name)]))
+
+
+def _joined(built: BuiltExamples, logs: Mapping[str, ReadResult]) -> Iterator[str]:
+    """Says what became of rows that could be read, of logs where not all were used."""
+    for name, rows in built.accounts["rows"].items():
+        unreadable = Counter(logs[name].dead["reason"].to_pylist())
+        dead = Counter(rows["dead"]) - unreadable
+        if dead or rows["duplicates"]:
+            told = f", dead: {dead_text(dead, {})}" if dead else ""
+            yield f"{name:<11} {rows['used']} used, {rows['duplicates']} duplicates{told}"
 
 
 def _coverage(name: str, times_ms: Any) -> str:
@@ -125,10 +142,13 @@ def _labels(config: Config, built: BuiltExamples) -> Iterator[str]:
             parts.append(f"{split} {mean:.4g} of {label['mature']} rows")
         yield f"label mean  {output.name}: {', '.join(parts)}"
         if not by_split["train"]["mature"]:
+            mask = config.ranking.tasks[output.task].mask
+            within = f" and whose {mask} is true" if mask else ""
             raise DataError(
                 f"task {output.task!r} has no mature train row",
-                constraint="rows whose attribution window closed before the label cut-off",
-                remedy="declare a longer splits.label_cutoff, a shorter window or longer logs",
+                constraint=f"rows whose attribution window closed before the label cut-off{within}",
+                remedy="declare a longer splits.label_cutoff, a shorter window or longer logs"
+                + f", or look at {mask}" * bool(mask),
             )
 
 

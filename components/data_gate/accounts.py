@@ -28,6 +28,16 @@ def read_accounts(directory: str) -> dict[str, Any]:
     return content
 
 
+def account_reasons(ranking: RankingSpec, accounts: Mapping[str, Any], limits: Limits) -> list[str]:
+    """Refuses what the accounts alone can tell, without statistics of the examples."""
+    return [
+        *sum_reasons(accounts),
+        *dead_letter_reasons(accounts, limits),
+        *skew_reasons(accounts, limits),
+        *evidence_reasons(ranking, accounts, limits),
+    ]
+
+
 def sum_reasons(accounts: Mapping[str, Any]) -> list[str]:
     """Refuses accounts that do not add up: rows were lost or counted twice.
 
@@ -83,8 +93,8 @@ def dead_letter_reasons(accounts: Mapping[str, Any], limits: Limits) -> list[str
         reasons.append(
             f"stream {name}: {num_dead} of {total} rows are dead letters, {num_dead / total:.2%}, "
             f"limit max_dead_rate {limits.max_dead_rate:.2%}: {told}; "
-            "remedy: look at dead_letters.parquet, mend the log or its declaration, or raise "
-            "data_checks.max_dead_rate"
+            "remedy: look at the dead letters (runs keep them in dead_letters.parquet), mend the "
+            "log or its declaration, or raise data_checks.max_dead_rate"
         )
     return reasons
 
@@ -138,9 +148,11 @@ def evidence_reasons(
         if not output.gates:
             continue
         counts = accounts["labels"][output.name]["by_split"]["test"]
+        mask = ranking.tasks[output.task].mask
         if counts["mature"] < limits.min_rows:
             reasons.append(
-                f"task {output.task}: {counts['mature']} mature test rows (of {counts['rows']}), "
+                f"task {output.task}: {counts['mature']} mature test rows"
+                f"{f' with {mask} true' if mask else ''} (of {counts['rows']}), "
                 f"limit evaluation.min_rows {limits.min_rows}: too little evidence for its gates; "
                 "remedy: a longer test window, or one that ends at least the task's attribution "
                 f"window ({ranking.task_maturity_ms(output.task) / 3_600_000:g} h) before the "

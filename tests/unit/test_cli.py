@@ -76,6 +76,9 @@ def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     logs = tmp_path / "logs"
     assert tfx_pipeline.main(["simulate", "--out", str(logs), "--impressions", "3000"]) == 0
     base = ["validate", "--config", str(CONFIG), "--set", f"logs.root={logs}"]
+    refused = "DataGate would refuse", "limit evaluation.min_rows 500", "with clicked true"
+    _fails(base, capsys, 2, *refused)
+    base += ["--set", "evaluation.min_rows=1", "--set", "evaluation.min_positives=1"]
     assert tfx_pipeline.main(base) == 0
     assert "configuration and logs are valid" in capsys.readouterr().out
     victim = sorted(logs.glob("clicks/*/*.parquet"))[1]

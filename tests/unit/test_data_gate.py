@@ -256,7 +256,8 @@ def test_an_empty_stream_is_no_dead_letter_rate() -> None:
 def test_too_few_mature_test_rows_are_refused_with_the_numbers() -> None:
     reason = _only_reason(_judge(limits=LIMITS.model_copy(update={"min_rows": 500})))
     mature = _accounts(SPLITS)["labels"]["watch"]["by_split"]["test"]["mature"]
-    for part in ("task watch", f"{mature} mature test rows (of 1000)", "min_rows 500", "remedy"):
+    told = f"{mature} mature test rows with clicked true (of 1000)"
+    for part in ("task watch", told, "min_rows 500", "remedy"):
         assert part in reason
 
 
