@@ -277,6 +277,20 @@ def test_invalid_utf8_is_malformed(tmp_path: Path) -> None:
     assert values(result, "tags") == [["ok"]]
 
 
+@pytest.mark.parametrize("fields", ["\xff", "\xff,{t},more", "\xff,{t}"])
+def test_a_line_that_is_not_utf8_costs_one_row_whatever_its_fields(
+    tmp_path: Path, fields: str
+) -> None:
+    bad = fields.format(t=T)
+    content = f"id,timestamp\n{bad}\nok,{T}\nshort\n{bad}\nok,{T}\n"
+    (tmp_path / "a.csv").write_bytes(content.encode("latin-1"))
+    result = read(tmp_path, id="string")
+    assert values(result, "id") == ["ok", "ok"]
+    assert sorted(dead(result)) == [(1, "malformed"), (3, "malformed"), (4, "malformed")]
+    assert result.table["source__row"].to_pylist() == [2, 5]
+    check_sum(result)
+
+
 def test_bad_lines_cost_one_row_each(tmp_path: Path) -> None:
     good = json.dumps({"id": "a", "timestamp": T})
     lines = [good, '{"id": "b', "[1]", "", "7", good, '{"id": "é"} {"id": 2}']
