@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime
 import gzip
 import json
@@ -498,6 +499,33 @@ def test_missing_columns_name_the_nearest(tmp_path: Path, name: str) -> None:
         DataError, match=rf"file '{name}' of 'clicks' lacks 'user_id', did you mean 'user_idx'"
     ):
         read(tmp_path, user_id="string")
+
+
+def test_a_missing_time_column_names_the_key_that_sets_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"id,ts\na,{T}\n")
+    with pytest.raises(DataError, match="lacks 'timestamp'.*correct the source's `timestamp` in"):
+        read(tmp_path, id="string")
+    with pytest.raises(DataError, match="`timestamp` and `source` .or the column's name. in"):
+        read(tmp_path, ident="string")
+
+
+@pytest.mark.parametrize(
+    ("content", "file_format", "remedy"),
+    [
+        (gzip.compress(CSV.format(t=T).encode()), "csv", "add .gz to its name"),
+        (bz2.compress(JSONL.format(t=T).encode()), "jsonl", "add .bz2 to its name"),
+        (b"PAR1, the file, PAR1", "csv", "set `format: parquet` on the source"),
+        (CSV.format(t=T).encode(), "parquet", "set the source's `format` to what it is"),
+        (CSV.format(t=T).encode(), "jsonl", "no line is a JSON object"),
+    ],
+    ids=["gzip as csv", "bzip2 as jsonl", "parquet as csv", "csv as parquet", "csv as jsonl"],
+)
+def test_files_of_another_kind_than_declared(
+    tmp_path: Path, content: bytes, file_format: str, remedy: str
+) -> None:
+    (tmp_path / "log").write_bytes(content)
+    with pytest.raises(DataError, match=remedy):
+        read(tmp_path, source={"format": file_format}, id="string")
 
 
 def test_wrong_delimiter(tmp_path: Path) -> None:
