@@ -136,18 +136,23 @@ def _plain(node: Any) -> Any:
 def _faults(
     error: ValidationError, document: Any, path: Path, overridden: set[tuple[str, ...]]
 ) -> Iterable[str]:
+    messages: dict[tuple[int | str, ...], list[str]] = {}
     for each in error.errors():
         cause = each.get("ctx", {}).get("error")
         if isinstance(cause, SpecProblems):
             for problem in cause.problems:
                 yield _located(path, document, problem.path, problem.message, overridden)
             continue
-        location = _yaml_location(each["loc"], document)
-        yield _located(path, document, location, _message(each), overridden)
+        # One value that may be of several types has a fault for each.
+        messages.setdefault(_yaml_location(each, document), []).append(_message(each))
+    for location, told in messages.items():
+        yield _located(path, document, location, ", or: ".join(told), overridden)
 
 
-def _yaml_location(location: Sequence[int | str], document: Any) -> tuple[int | str, ...]:
-    """Drops what pydantic adds to a location: union tags and names of validators."""
+def _yaml_location(fault: Any, document: Any) -> tuple[int | str, ...]:
+    """Drops what pydantic adds to a location: union tags and names of types and validators."""
+    location: Sequence[int | str] = fault["loc"]
+    names_key = fault["type"] in ("missing", "extra_forbidden")
     kept: list[int | str] = []
     node = document
     last = len(location) - 1
@@ -156,7 +161,7 @@ def _yaml_location(location: Sequence[int | str], document: Any) -> tuple[int | 
         inside |= isinstance(node, list) and isinstance(part, int) and part < len(node)
         if inside:
             node = node[part]
-        elif index != last or not isinstance(part, str) or re.search(r"[\[\]()]|function-", part):
+        elif index != last or not names_key:
             continue
         kept.append(part)
     return tuple(kept)

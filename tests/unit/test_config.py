@@ -117,6 +117,10 @@ def test_examples_are_valid(name: str) -> None:
         # A number without a unit would be taken for milliseconds.
         ("window: 1h}", "window: 1}", "columns.clicked.join.window", "'30m'"),
         ("validation: 1d", "validation: 1", "splits.validation", "'30m'"),
+        (
+            "validation: 1d", "validation: 10%", "splits.validation: a duration",
+            "received '10%', or: expected a valid number",
+        ),
         ("auc: {min: 0.65,", "auc: {min: .nan,", "tasks.click.gates.auc.min", "finite"),
         (
             "calibration: {min: 0.8, max: 1.25}", "calibration: {min: 0.8, max: 0.7}",
