@@ -368,6 +368,15 @@ def _loss_and_metric_problems(path: tuple[str, str], task: Task) -> Iterator[Pro
             yield Problem((*gate_path, "max_increase"), "only for metrics where lower is better")
         if gate.min is not None and gate.max is not None and gate.min > gate.max:
             yield Problem(gate_path, f"no value passes: min {gate.min:g} is above max {gate.max:g}")
+        least, most = METRICS[metric].least, METRICS[metric].most
+        if gate.min is not None and gate.min > most:
+            yield Problem(
+                gate_path, f"no value passes: min is {gate.min:g}, {metric} is at most {most:g}"
+            )
+        if gate.max is not None and gate.max < least:
+            yield Problem(
+                gate_path, f"no value passes: max is {gate.max:g}, {metric} is at least {least:g}"
+            )
         if not gate.model_fields_set:
             yield Problem(gate_path, "an empty gate; give min, max, max_drop or max_increase")
 

@@ -126,6 +126,11 @@ def test_examples_are_valid(name: str) -> None:
             "calibration: {min: 0.8, max: 1.25}", "calibration: {min: 0.8, max: 0.7}",
             "tasks.click.gates.calibration", "no value passes",
         ),
+        ("auc: {min: 0.65,", "auc: {min: 65,", "tasks.click.gates.auc", "auc is at most 1"),
+        (
+            "spearman: {min: 0.1}", "spearman: {max: -2}",
+            "tasks.watch_seconds.gates.spearman", "spearman is at least -1",
+        ),
         (
             "splits: {", "push: {model_name: ../elsewhere}\nsplits: {",
             "push.model_name", "match pattern",
