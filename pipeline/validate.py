@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from components.data_gate.accounts import account_reasons
+from components.data_gate.accounts import account_reasons, impossible_label_warnings
 from components.log_example_gen.accounts import dead_text, refuse_useless
 from components.log_example_gen.build import BuiltExamples, build_examples, read_logs
 from components.log_example_gen.reader import Limits, ReadResult, scan_times
@@ -77,6 +77,8 @@ def check_logs(config: Config) -> Iterator[str]:
     yield from _joined(built, logs)
     refuse_useless(built.accounts)
     yield from _labels(config, built)
+    for text in impossible_label_warnings(config.ranking, built.accounts):
+        yield f"WARNING     {text}"
     yield from _tables(config, built)
     reasons = account_reasons(config.ranking, built.accounts, config.data_limits)
     if reasons:

@@ -114,6 +114,26 @@ def missing_day_warnings(accounts: Mapping[str, Any]) -> list[str]:
     return [f"impressions: {len(gaps)} day(s) without a row: {shown}{more}"]
 
 
+def impossible_label_warnings(ranking: RankingSpec, accounts: Mapping[str, Any]) -> list[str]:
+    """Names tasks of which some labels are values that their kind does not allow.
+
+    They are masked, so a sentinel such as -1 seconds would otherwise thin a task out unnoticed.
+    """
+    warnings = []
+    for name, task in ranking.tasks.items():
+        by_split = accounts["labels"][ranking.outputs_of(name)[0].name]["by_split"].values()
+        impossible = sum(counts["impossible"] for counts in by_split)
+        if impossible:
+            mature = sum(counts["mature"] for counts in by_split)
+            allowed = "0 or 1" if task.kind == "binary" else "finite"
+            allowed = "0 or more" if task.kind in ("duration", "count") else allowed
+            warnings.append(
+                f"task {name}: {impossible} of {impossible + mature} final labels (column "
+                f"{task.target}) are not {allowed} and do not count"
+            )
+    return warnings
+
+
 def skew_reasons(accounts: Mapping[str, Any], limits: Limits) -> list[str]:
     """Refuses logged features that are not what the logs say they were.
 

@@ -58,6 +58,7 @@ def judge(
     reasons += constant
     warnings = [
         *account_checks.missing_day_warnings(accounts),
+        *account_checks.impossible_label_warnings(ranking, accounts),
         *features.idle_feature_warnings(ranking, train),
         *warnings,
     ]
