@@ -25,6 +25,7 @@ from pipeline.plan import dataset_privacy, make_dataset
 
 _WHOLE_BYTES = 400_000_000
 """Logs up to this size are read whole, in seconds; of larger ones only the times are."""
+_MAX_SHOWN = 300
 _BYTES_PER_WEIGHT = 4
 _OPTIMIZER_COPIES = 3
 """Adam keeps two moments beside each weight."""
@@ -97,9 +98,19 @@ def _streams(config: Config, logs: Mapping[str, ReadResult]) -> Iterator[str]:
                 f"{dead} of {result.num_read} rows of {name!r} are dead letters ({reasons})",
                 constraint=f"at most {config.data_checks.max_dead_rate:.1%} of a stream "
                 "(data_checks.max_dead_rate)",
-                remedy="look at the declared types and time_unit of this stream",
+                received=_example(result),
+                remedy="look at the declared types and time_unit of this stream, and whether its "
+                "text is UTF-8",
             )
         yield _coverage(name, np.asarray(result.table[time_column(name)]))
+
+
+def _example(log: ReadResult) -> str:
+    """Shows the first dead letter; people's data are hashes there."""
+    first = log.dead.slice(0, 1).to_pylist()[0]
+    shown = first["raw"]
+    shown = shown[: _MAX_SHOWN - 3] + "..." if len(shown) > _MAX_SHOWN else shown
+    return f"for example row {first['row']} of {first['file']}, {first['reason']}: {shown}"
 
 
 def _joined(built: BuiltExamples, logs: Mapping[str, ReadResult]) -> Iterator[str]:

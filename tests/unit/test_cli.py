@@ -87,6 +87,8 @@ def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     _fails(base, capsys, 2, victim.name, "clicks")
     victim.write_bytes(content)
     _fails([*base, "--set", "logs.impressions.time_unit=s"], capsys, 2, "time_unit")
+    shown = "for example row 1 of impressions/", 'malformed: {"', '"device":"'
+    _fails([*base, "--set", "columns.device.type=int"], capsys, 2, "max_dead_rate", *shown)
 
 
 def test_a_fault_of_the_program_is_one_line_too(
