@@ -501,6 +501,18 @@ def test_refusal_of_the_serving_check_is_a_reason(run: Run) -> None:
     )
 
 
+def test_every_reason_of_a_gate_stands_alone(tmp_path: Path) -> None:
+    told = tuple(f"column c{i}: leaks; remedy: waive it" for i in range(25))
+    inputs = ReportInputs(
+        summary={"state": "refused", "error": "; ".join(told)},
+        ranking=ranking_spec(),
+        verdicts=[Verdict("data", False, told)],
+    )
+    assert outcome(inputs).reasons[:2] == tuple(f"data refused: {reason}" for reason in told[:2])
+    rows = [row for row in Page(render(inputs, tmp_path)).tables["Verdicts"] if row[0] == "data"]
+    assert rows == [["data", text, "refused"] for text in (*told[:20], "and 5 more")]
+
+
 def test_refusals_of_a_candidate_are_told_once(run: Run) -> None:
     summary = json.loads(json.dumps(run.inputs.summary))
     told = "click differs by 3e-4, at most 1e-5 may be"
