@@ -114,6 +114,12 @@ def test_examples_are_valid(name: str) -> None:
             "  late: {type: bool, availability: request, role: feature, expression: clicked}",
             "columns.late.availability", "cannot be known earlier",
         ),
+        ("  click:\n    kind", "  my click:\n    kind", "tasks.my click", "starting with a letter"),
+        (
+            "  position: {type: int,", "  Preis (EUR): {type: int, availability: request, "
+            "role: feature}\n  position: {type: int,", "columns.Preis (EUR)", "under `source`",
+        ),
+        ("mask: clicked", "mask: device", "tasks.watch_seconds.mask", "'device' is string"),
         # A number without a unit would be taken for milliseconds.
         ("window: 1h}", "window: 1}", "columns.clicked.join.window", "'30m'"),
         ("validation: 1d", "validation: 1", "splits.validation", "'30m'"),
