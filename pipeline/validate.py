@@ -82,6 +82,7 @@ def check_logs(config: Config) -> Iterator[str]:
         yield f"WARNING     {text}"
     yield from _tables(config, built)
     reasons = account_reasons(config.ranking, built.accounts, config.data_limits)
+    reasons += _untrained(config, built)
     if reasons:
         raise DataError("the DataGate would refuse a run on these logs:\n" + "\n".join(reasons))
 
@@ -154,15 +155,22 @@ def _labels(config: Config, built: BuiltExamples) -> Iterator[str]:
             mean = label["sum"] / label["mature"] if label["mature"] else float("nan")
             parts.append(f"{split} {mean:.4g} of {label['mature']} rows")
         yield f"label mean  {output.name}: {', '.join(parts)}"
-        if not by_split["train"]["mature"]:
+
+
+def _untrained(config: Config, built: BuiltExamples) -> list[str]:
+    """Refuses gated outputs without a train row; the DataGate sees it in the statistics."""
+    reasons = []
+    for output in config.ranking.outputs:
+        counts = built.accounts["labels"][output.name]["by_split"]["train"]
+        if output.gates and not counts["mature"]:
             mask = config.ranking.tasks[output.task].mask
-            within = f" and whose {mask} is true" if mask else ""
-            raise DataError(
-                f"task {output.task!r} has no mature train row",
-                constraint=f"rows whose attribution window closed before the label cut-off{within}",
-                remedy="declare a longer splits.label_cutoff, a shorter window or longer logs"
-                + f", or look at {mask}" * bool(mask),
+            reasons.append(
+                f"task {output.task}: none of the {counts['rows']} train rows"
+                f"{f' with {mask} true' if mask else ''} has a mature label; remedy: check the "
+                "target's source or join, or declare a longer splits.label_cutoff or a shorter "
+                "window"
             )
+    return reasons
 
 
 def _tables(config: Config, built: BuiltExamples) -> Iterator[str]:

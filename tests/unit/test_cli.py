@@ -81,6 +81,8 @@ def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     base += ["--set", "evaluation.min_rows=1", "--set", "evaluation.min_positives=1"]
     assert tfx_pipeline.main(base) == 0
     assert "configuration and logs are valid" in capsys.readouterr().out
+    lost = "stream clicks: ", "train rows with clicked true has a mature label"
+    _fails([*base, "--set", "columns.clicked.join.window=1ms"], capsys, 2, *lost)
     victim = sorted(logs.glob("clicks/*/*.parquet"))[1]
     content = victim.read_bytes()
     victim.write_bytes(content[: len(content) // 2])
