@@ -173,7 +173,10 @@ def _message(each: Any) -> str:
     if kind == "extra_forbidden":
         allowed = sorted(_fields_at(location[:-1]))
         name = str(location[-1])
-        return f"unknown key {name!r}; allowed: {', '.join(allowed)}{nearest(name, allowed)}"
+        hint = nearest(name, allowed)
+        if name == "True" and "on" in allowed:
+            hint = ", did you mean 'on'? Write it in quotes: tools of YAML 1.1 read it as true"
+        return f"unknown key {name!r}; allowed: {', '.join(allowed)}{hint}"
     if kind == "missing":
         return f"the key {location[-1]!r} is required"
     received = repr(each.get("input"))

@@ -120,6 +120,7 @@ def test_examples_are_valid(name: str) -> None:
             "role: feature}\n  position: {type: int,", "columns.Preis (EUR)", "under `source`",
         ),
         ("mask: clicked", "mask: device", "tasks.watch_seconds.mask", "'device' is string"),
+        ("      on: [", "      true: [", "logs.streams.clicks.True", "did you mean 'on'?"),
         # A number without a unit would be taken for milliseconds.
         ("window: 1h}", "window: 1}", "columns.clicked.join.window", "'30m'"),
         ("validation: 1d", "validation: 1", "splits.validation", "'30m'"),
