@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.report.blocks import Figures
 from components.report.chart_style import chart, layer, names_channel, number_channel
 from components.report.formatting import ABSENT, MINUS, bounds, number, signed, signed_bounds
 from components.report.gates import gate_rows
@@ -17,7 +18,7 @@ from components.report.headline import headline_metric, judge
 from components.report.inputs import ReportInputs
 from components.report.outcome import focus_candidate, outcome
 from components.report.render import render_report
-from components.report.sections import calibration, slices
+from components.report.sections import calibration, labels, slices
 from components.report.sections.calibration import reliability_bins
 from components.report.sections.rows import examples_add_up, stream_adds_up
 from components.report.svg import inline_svg
@@ -302,6 +303,19 @@ def test_label_rates_are_those_of_the_accounts(run: Run, page: Page) -> None:
     rate = 100 * counted["sum"] / counted["mature"]
     assert rows["test"][1] == f"{counted['rows']:,}"
     assert rows["test"][4] == f"{rate:.1f} %"
+
+
+def test_a_day_with_a_handful_of_labels_is_not_drawn(run: Run) -> None:
+    accounts = json.loads(json.dumps(run.inputs.accounts))
+    by_day = accounts["labels"]["click"]["by_day"]
+    first, second, *_ = by_day
+    least = min(counted["mature"] for counted in by_day.values())
+    by_day[first] |= {"mature": least // 20, "sum": 0.0}
+    blocks = labels.section(dataclasses.replace(run.inputs, accounts=accounts)).blocks
+    figures = [figure for block in blocks if isinstance(block, Figures) for figure in block.figures]
+    (svg,) = (figure.svg for figure in figures if figure.title == "click: label rate by day")
+    (told,) = re.findall("<desc[^>]*>([^<]*)</desc>", svg)
+    assert f"{second} " in told and f"{first} " not in told
 
 
 def test_what_waiting_for_labels_costs_is_shown(run: Run, page: Page) -> None:
