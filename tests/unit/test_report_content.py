@@ -18,7 +18,7 @@ from components.report.headline import headline_metric, judge
 from components.report.inputs import ReportInputs
 from components.report.outcome import focus_candidate, outcome
 from components.report.render import render_report
-from components.report.sections import calibration, labels, slices
+from components.report.sections import calibration, labels, learning, slices
 from components.report.sections.calibration import reliability_bins
 from components.report.sections.rows import examples_add_up, stream_adds_up
 from components.report.svg import inline_svg
@@ -303,6 +303,16 @@ def test_label_rates_are_those_of_the_accounts(run: Run, page: Page) -> None:
     rate = 100 * counted["sum"] / counted["mature"]
     assert rows["test"][1] == f"{counted['rows']:,}"
     assert rows["test"][4] == f"{rate:.1f} %"
+
+
+def test_a_curve_of_one_epoch_shows_its_value(run: Run) -> None:
+    training = json.loads(json.dumps(run.inputs.training["mmoe"]))
+    training["epochs"] = [training["epochs"][0] | {"objective": 1.234}]
+    inputs = dataclasses.replace(run.inputs, training={"mmoe": training | {"best_epoch": 1}})
+    blocks = learning.section(inputs).blocks
+    figures = [figure for block in blocks if isinstance(block, Figures) for figure in block.figures]
+    (svg,) = (figure.svg for figure in figures if figure.title == "objective")
+    assert ">1.23</text>" in svg
 
 
 def test_a_day_with_a_handful_of_labels_is_not_drawn(run: Run) -> None:
