@@ -141,5 +141,7 @@ def test_deploy_render(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert sorted(written) == sorted(str(p) for p in out.rglob("*") if p.is_file())
     assert "replicas: 3" in (out / "kubernetes" / "deployment.yaml").read_text()
     assert "/models/simulated" in (out / "config" / "models.config").read_text()
+    (tmp_path / "file").write_text("")
+    _fails([*render, "--out", str(tmp_path / "file")], capsys, 2, "cannot write", "--out")
     _fails([*render, "--set", "deploy.replica=3"], capsys, 2, "did you mean 'replicas'?")
     _fails([*render, "--set", "push.model_name=a b"], capsys, 2, "push.model_name")
