@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from models.spec.errors import ConfigError
+from models.spec.metric import METRICS
 from models.spec.ranking import RankingSpec
 from pipeline import reference
 from pipeline.config import Beam, Config
@@ -213,6 +214,14 @@ def test_every_key_is_documented() -> None:
     assert reference.TARGET.read_text() == reference.reference(), (
         "docs/configuration.md is stale: run python -m pipeline.reference"
     )
+
+
+def test_units_and_metrics_are_documented() -> None:
+    page = reference.reference()
+    assert "| **`window`** | duration |" in page
+    assert "| `drain` | duration | `15s` |" in page
+    assert "| `memory` | size | `16GiB` |" in page
+    assert all(f"\n| `{name}`" in page for name in METRICS)
 
 
 def test_json_schema_is_exported() -> None:
