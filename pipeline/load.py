@@ -74,7 +74,11 @@ def _read_yaml(path: Path) -> Any:
         raise ConfigError(
             f"{path}: not a configuration",
             constraint="a mapping with the keys name, logs, columns, tasks, ...",
-            received=type(document).__name__,
+            received="an empty file"
+            if document is None
+            else "a list"
+            if isinstance(document, list)
+            else "a single value",
             remedy="start from examples/simulated/config.yaml",
         )
     return document
@@ -183,6 +187,8 @@ def _message(each: Any) -> str:
     if len(received) > 80:
         received = received[:77] + "..."
     message = each["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = message.replace("String should match", "text to match")
+    message = re.sub(r"^\w+ should have (.*) after validation.*", r"\1", message)
     if kind == "value_error":
         return str(message)
     text = f"expected {message}; received {received}"
