@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
-
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from models.feature_layout import length_input
@@ -31,12 +29,11 @@ def training_schema(ranking: RankingSpec, slice_columns: tuple[str, ...] = ()) -
         slice_columns: Columns that examples carry for slicing metrics.
 
     Raises:
-        ConfigError: A feature's name cannot name an input of a serving signature, or is taken.
+        ConfigError: A feature's name is that of the lengths of a sequence.
     """
     schema = schema_pb2.Schema(default_environment=[TRAINING, SERVING])
     names = {feature.name for feature in ranking.training_features}
     for feature in ranking.training_features:
-        _check_name(feature.name)
         if (lengths := length_input(feature)) in names:
             raise ConfigError(
                 f"feature {lengths!r} has the name of the lengths of {feature.name!r}",
@@ -61,17 +58,6 @@ def training_schema(ranking: RankingSpec, slice_columns: tuple[str, ...] = ()) -
         weight = _add(schema, output.weight_key, schema_pb2.FLOAT, required=True)
         weight.float_domain.min = 0.0
     return schema
-
-
-def _check_name(name: str) -> None:
-    if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name) or name == "self":
-        raise ConfigError(
-            f"feature {name!r} cannot name an input of a serving signature",
-            constraint="ASCII letters, digits and underscores, not starting with a digit, and no "
-            "Python keyword",
-            received=repr(name),
-            remedy="rename the column and keep the log's own name under `source`",
-        )
 
 
 def _add(

@@ -272,7 +272,15 @@ def _deploy(options: argparse.Namespace) -> int:
     from serving.deploy.render import render_deployment
 
     config = load_config(options.config, options.set)
-    for path in render_deployment(config.model_name, config.deploy, Path(options.out)):
+    try:
+        paths = render_deployment(config.model_name, config.deploy, Path(options.out))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the deployment files to {options.out}",
+            received=error.strerror or str(error),
+            remedy="give a writable folder with --out",
+        ) from error
+    for path in paths:
         print(path)
     return 0
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from components.data_gate.limits import Limits
 from components.log_example_gen.spec import Logs, Splits
 from models.spec.anomaly import AnomalyKind
 from models.spec.balancer import BalancerConfig, Fixed
@@ -309,6 +310,15 @@ class Config(Strict):
         # Keys of a snapshot are looked up by hash, whether or not they are features.
         inputs |= {n for n, c in self.columns.items() if c.availability == "request"}
         return tuple(sorted(inputs & hidden))
+
+    @property
+    def data_limits(self) -> Limits:
+        """What the gates before training refuse."""
+        return Limits(
+            **self.data_checks.model_dump(),
+            min_rows=self.evaluation.min_rows,
+            min_positives=self.evaluation.min_positives,
+        )
 
     @property
     def model_name(self) -> str:

@@ -86,10 +86,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             )
         )
         baseline_accounts = add(_baseline("accounts", plan.baseline.accounts_uri, LogAccounts))
-    checks = config.data_checks.model_dump() | {
-        "min_rows": config.evaluation.min_rows,
-        "min_positives": config.evaluation.min_positives,
-    }
+    checks_json = config.data_limits.model_dump_json()
     data_gate = add(
         DataGate(
             statistics=statistics,
@@ -98,7 +95,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             previous_statistics=baseline_statistics and baseline_statistics.outputs["result"],
             previous_accounts=baseline_accounts and baseline_accounts.outputs["result"],
             ranking_json=ranking_json,
-            checks_json=json.dumps(checks),
+            checks_json=checks_json,
             code_hash=own_code("components/data_gate", "components/log_example_gen"),
         )
     )
@@ -107,7 +104,7 @@ def create_pipeline(plan: RunPlan) -> tfx.dsl.Pipeline:
             examples=examples,
             accounts=accounts,
             dataset_json=dataset.model_dump_json(),
-            checks_json=json.dumps(checks),
+            checks_json=checks_json,
             code_hash=own_code(
                 "components/leakage_gate", "components/log_example_gen", "components/data_gate"
             ),

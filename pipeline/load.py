@@ -74,7 +74,11 @@ def _read_yaml(path: Path) -> Any:
         raise ConfigError(
             f"{path}: not a configuration",
             constraint="a mapping with the keys name, logs, columns, tasks, ...",
-            received=type(document).__name__,
+            received="an empty file"
+            if document is None
+            else "a list"
+            if isinstance(document, list)
+            else "a single value",
             remedy="start from examples/simulated/config.yaml",
         )
     return document
@@ -136,18 +140,23 @@ def _plain(node: Any) -> Any:
 def _faults(
     error: ValidationError, document: Any, path: Path, overridden: set[tuple[str, ...]]
 ) -> Iterable[str]:
+    messages: dict[tuple[int | str, ...], list[str]] = {}
     for each in error.errors():
         cause = each.get("ctx", {}).get("error")
         if isinstance(cause, SpecProblems):
             for problem in cause.problems:
                 yield _located(path, document, problem.path, problem.message, overridden)
             continue
-        location = _yaml_location(each["loc"], document)
-        yield _located(path, document, location, _message(each), overridden)
+        # One value that may be of several types has a fault for each.
+        messages.setdefault(_yaml_location(each, document), []).append(_message(each))
+    for location, told in messages.items():
+        yield _located(path, document, location, ", or: ".join(told), overridden)
 
 
-def _yaml_location(location: Sequence[int | str], document: Any) -> tuple[int | str, ...]:
-    """Drops what pydantic adds to a location: union tags and names of validators."""
+def _yaml_location(fault: Any, document: Any) -> tuple[int | str, ...]:
+    """Drops what pydantic adds to a location: union tags and names of types and validators."""
+    location: Sequence[int | str] = fault["loc"]
+    names_key = fault["type"] in ("missing", "extra_forbidden")
     kept: list[int | str] = []
     node = document
     last = len(location) - 1
@@ -156,7 +165,7 @@ def _yaml_location(location: Sequence[int | str], document: Any) -> tuple[int | 
         inside |= isinstance(node, list) and isinstance(part, int) and part < len(node)
         if inside:
             node = node[part]
-        elif index != last or not isinstance(part, str) or re.search(r"[\[\]()]|function-", part):
+        elif index != last or not names_key:
             continue
         kept.append(part)
     return tuple(kept)
@@ -168,13 +177,18 @@ def _message(each: Any) -> str:
     if kind == "extra_forbidden":
         allowed = sorted(_fields_at(location[:-1]))
         name = str(location[-1])
-        return f"unknown key {name!r}; allowed: {', '.join(allowed)}{nearest(name, allowed)}"
+        hint = nearest(name, allowed)
+        if name == "True" and "on" in allowed:
+            hint = ", did you mean 'on'? Write it in quotes: tools of YAML 1.1 read it as true"
+        return f"unknown key {name!r}; allowed: {', '.join(allowed)}{hint}"
     if kind == "missing":
         return f"the key {location[-1]!r} is required"
     received = repr(each.get("input"))
     if len(received) > 80:
         received = received[:77] + "..."
     message = each["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = message.replace("String should match", "text to match")
+    message = re.sub(r"^\w+ should have (.*) after validation.*", r"\1", message)
     if kind == "value_error":
         return str(message)
     text = f"expected {message}; received {received}"

@@ -205,7 +205,7 @@ def _origin(ranking: Ranking) -> str:
     if filled is None:
         return ""
     lines = [
-        f"{len(filled.names)} features as of {filled.as_of}, {filled.age_seconds:g} s before the "
+        f"{len(filled.names)} features as of {filled.as_of}, {filled.age} the "
         f"request: {', '.join(filled.names) or 'none'}"
     ]
     lines += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -11,6 +12,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from models.spec.metric import METRICS
+from models.spec.strict import (
+    DURATION_UNITS_MS,
+    SIZE_UNITS_BYTES,
+    parse_duration_ms,
+    parse_size_bytes,
+)
 from pipeline.config import Config
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
@@ -34,7 +42,26 @@ def reference() -> str:
         sections.append("| key | type | default | meaning |\n|---|---|---|---|\n")
         for name, field in model.model_fields.items():
             sections.append(_row(name, field))
+    sections.append(_metrics())
     return "".join(part if part.endswith("\n") else part + "\n" for part in sections)
+
+
+def _metrics() -> str:
+    lines = [
+        "\n## Metrics\n",
+        "What `metrics`, `gates` and `objective` may name. The report says what each means, under "
+        "*How to\nread this page*.\n",
+        "| metric | of tasks | better | values |\n|---|---|---|---|",
+    ]
+    better = {True: "higher", False: "lower", None: "near 1; not in `objective`"}
+    for metric in METRICS.values():
+        kinds = ", ".join(sorted(metric.kinds))
+        least, most = (f"{bound:g}" for bound in (metric.least, metric.most))
+        values = {"-inf": "any", "0": "0 or more"}[least] if most == "inf" else f"{least} to {most}"
+        inside = ", inside slates (or users)" * metric.grouped
+        name = f"`{metric.name}`{inside}"
+        lines.append(f"| {name} | {kinds} | {better[metric.higher_is_better]} | {values} |")
+    return "\n".join(lines)
 
 
 def models() -> list[type[BaseModel]]:
@@ -61,7 +88,7 @@ def _row(name: str, field: FieldInfo) -> str:
     required = field.is_required()
     shown = f"**`{name}`**" if required else f"`{name}`"
     return (
-        f"| {shown} | {_type(field.annotation)} | {_default(field)} "
+        f"| {shown} | {_unit(field.metadata) or _type(field.annotation)} | {_default(field)} "
         f"| {(field.description or '').replace('|', chr(92) + '|')} |\n"
     )
 
@@ -73,8 +100,24 @@ def _default(field: FieldInfo) -> str:
         return f"all defaults of {type(field.default).__name__}"
     if field.default in ((), {}, ""):
         return ""
+    if unit := _unit(field.metadata):
+        return f"`{_written(field.default, unit)}`"
     value = list(field.default) if isinstance(field.default, tuple) else field.default
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _unit(metadata: Iterable[Any]) -> str:
+    """Says whether a value is written with a unit, which its type, a number, does not show."""
+    parsers = {getattr(each, "func", None) for each in metadata}
+    names = {parse_duration_ms: "duration", parse_size_bytes: "size"}
+    return next((name for parser, name in names.items() if parser in parsers), "")
+
+
+def _written(value: int, unit: str) -> str:
+    """Writes a default as a configuration would."""
+    units = DURATION_UNITS_MS if unit == "duration" else SIZE_UNITS_BYTES
+    fitting = [name for name, size in units.items() if value and value % size == 0]
+    return f"{value // units[fitting[-1]]}{fitting[-1]}" if fitting else str(value)
 
 
 def _type(annotation: Any) -> str:
@@ -82,7 +125,8 @@ def _type(annotation: Any) -> str:
     if annotation is type(None):
         return ""
     if origin is typing.Annotated:
-        return _type(get_args(annotation)[0])
+        inner, *metadata = get_args(annotation)
+        return _unit(metadata) or _type(inner)
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     if origin in (typing.Union, types.UnionType):

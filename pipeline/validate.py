@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from components.log_example_gen.accounts import dead_text
+from components.data_gate.accounts import account_reasons, impossible_label_warnings
+from components.log_example_gen.accounts import dead_text, refuse_useless
 from components.log_example_gen.build import BuiltExamples, build_examples, read_logs
 from components.log_example_gen.reader import Limits, ReadResult, scan_times
 from components.log_example_gen.row_names import time_column
@@ -24,6 +25,7 @@ from pipeline.plan import dataset_privacy, make_dataset
 
 _WHOLE_BYTES = 400_000_000
 """Logs up to this size are read whole, in seconds; of larger ones only the times are."""
+_MAX_SHOWN = 300
 _BYTES_PER_WEIGHT = 4
 _OPTIMIZER_COPIES = 3
 """Adam keeps two moments beside each weight."""
@@ -41,7 +43,8 @@ def check_logs(config: Config) -> Iterator[str]:
     Raises:
         ConfigError: The key for people's data is missing.
         DataError: Files are missing or no time is valid; of logs that are read whole, also columns
-            are missing, types are wrong, too many rows are dead, or a split is empty.
+            are missing, types are wrong, too many rows are dead, a split is empty, or the DataGate
+            would refuse a run.
     """
     privacy = dataset_privacy(config)
     root = Path(config.logs.root)
@@ -72,8 +75,16 @@ def check_logs(config: Config) -> Iterator[str]:
     logs = read_logs(dataset)
     yield from _streams(config, logs)
     built = build_examples(dataset, logs)
+    yield from _joined(built, logs)
+    refuse_useless(built.accounts)
     yield from _labels(config, built)
+    for text in impossible_label_warnings(config.ranking, built.accounts):
+        yield f"WARNING     {text}"
     yield from _tables(config, built)
+    reasons = account_reasons(config.ranking, built.accounts, config.data_limits)
+    reasons += _untrained(config, built)
+    if reasons:
+        raise DataError("the DataGate would refuse a run on these logs:\n" + "\n".join(reasons))
 
 
 def _streams(config: Config, logs: Mapping[str, ReadResult]) -> Iterator[str]:
@@ -88,9 +99,29 @@ def _streams(config: Config, logs: Mapping[str, ReadResult]) -> Iterator[str]:
                 f"{dead} of {result.num_read} rows of {name!r} are dead letters ({reasons})",
                 constraint=f"at most {config.data_checks.max_dead_rate:.1%} of a stream "
                 "(data_checks.max_dead_rate)",
-                remedy="look at the declared types and time_unit of this stream",
+                received=_example(result),
+                remedy="look at the declared types and time_unit of this stream, and whether its "
+                "text is UTF-8",
             )
         yield _coverage(name, np.asarray(result.table[time_column(name)]))
+
+
+def _example(log: ReadResult) -> str:
+    """Shows the first dead letter; people's data are hashes there."""
+    first = log.dead.slice(0, 1).to_pylist()[0]
+    shown = first["raw"]
+    shown = shown[: _MAX_SHOWN - 3] + "..." if len(shown) > _MAX_SHOWN else shown
+    return f"for example row {first['row']} of {first['file']}, {first['reason']}: {shown}"
+
+
+def _joined(built: BuiltExamples, logs: Mapping[str, ReadResult]) -> Iterator[str]:
+    """Says what became of rows that could be read, of logs where not all were used."""
+    for name, rows in built.accounts["rows"].items():
+        unreadable = Counter(logs[name].dead["reason"].to_pylist())
+        dead = Counter(rows["dead"]) - unreadable
+        if dead or rows["duplicates"]:
+            told = f", dead: {dead_text(dead, {})}" if dead else ""
+            yield f"{name:<11} {rows['used']} used, {rows['duplicates']} duplicates{told}"
 
 
 def _coverage(name: str, times_ms: Any) -> str:
@@ -124,12 +155,22 @@ def _labels(config: Config, built: BuiltExamples) -> Iterator[str]:
             mean = label["sum"] / label["mature"] if label["mature"] else float("nan")
             parts.append(f"{split} {mean:.4g} of {label['mature']} rows")
         yield f"label mean  {output.name}: {', '.join(parts)}"
-        if not by_split["train"]["mature"]:
-            raise DataError(
-                f"task {output.task!r} has no mature train row",
-                constraint="rows whose attribution window closed before the label cut-off",
-                remedy="declare a longer splits.label_cutoff, a shorter window or longer logs",
+
+
+def _untrained(config: Config, built: BuiltExamples) -> list[str]:
+    """Refuses gated outputs without a train row; the DataGate sees it in the statistics."""
+    reasons = []
+    for output in config.ranking.outputs:
+        counts = built.accounts["labels"][output.name]["by_split"]["train"]
+        if output.gates and not counts["mature"]:
+            mask = config.ranking.tasks[output.task].mask
+            reasons.append(
+                f"task {output.task}: none of the {counts['rows']} train rows"
+                f"{f' with {mask} true' if mask else ''} has a mature label; remedy: check the "
+                "target's source or join, or declare a longer splits.label_cutoff or a shorter "
+                "window"
             )
+    return reasons
 
 
 def _tables(config: Config, built: BuiltExamples) -> Iterator[str]:

@@ -197,7 +197,7 @@ def _as_numbers(value: Any, spec: TensorSpec, dtype: np.dtype[Any]) -> Array:
         ) from None
     accepted = {"f": "biuf", "i": "biu", "u": "biu", "b": "b"}[dtype.kind]
     if source.dtype.kind not in accepted:
-        raise _wrong_type(spec, str(source.dtype))
+        raise _wrong_type(spec, "text" if source.dtype.kind == "U" else str(source.dtype))
     if dtype.kind in "iu" and source.size and source.dtype != dtype:
         limits = np.iinfo(dtype)
         if int(source.min()) < limits.min or int(source.max()) > limits.max:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 import numpy as np
@@ -49,6 +49,12 @@ class FilledFeatures:
         """Time of the snapshot as ISO 8601."""
         moment = datetime.fromtimestamp(self.as_of_ms / 1000, tz=timezone.utc)
         return moment.isoformat(timespec="milliseconds")
+
+    @property
+    def age(self) -> str:
+        """The age in words: ``1 day, 2:03:04 before`` the request, or ``after`` it."""
+        side = "before" if self.age_seconds >= 0 else "after"
+        return f"{timedelta(seconds=round(abs(self.age_seconds)))} {side}"
 
 
 @dataclass(frozen=True)
@@ -161,8 +167,8 @@ class SnapshotFeatures:
         if is_stale and self.when_stale == "refuse":
             raise StaleSnapshotError(
                 "the as-of features are too old",
-                constraint=f"at most {self.max_age_seconds:g} s",
-                received=f"{age_seconds:g} s",
+                constraint=f"at most {self.max_age_seconds:.12g} s",
+                received=f"{age_seconds:.12g} s",
                 remedy=StaleSnapshotError.advice,
             )
         return is_stale

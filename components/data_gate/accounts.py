@@ -28,6 +28,16 @@ def read_accounts(directory: str) -> dict[str, Any]:
     return content
 
 
+def account_reasons(ranking: RankingSpec, accounts: Mapping[str, Any], limits: Limits) -> list[str]:
+    """Refuses what the accounts alone can tell, without statistics of the examples."""
+    return [
+        *sum_reasons(accounts),
+        *dead_letter_reasons(accounts, limits),
+        *skew_reasons(accounts, limits),
+        *evidence_reasons(ranking, accounts, limits),
+    ]
+
+
 def sum_reasons(accounts: Mapping[str, Any]) -> list[str]:
     """Refuses accounts that do not add up: rows were lost or counted twice.
 
@@ -83,8 +93,8 @@ def dead_letter_reasons(accounts: Mapping[str, Any], limits: Limits) -> list[str
         reasons.append(
             f"stream {name}: {num_dead} of {total} rows are dead letters, {num_dead / total:.2%}, "
             f"limit max_dead_rate {limits.max_dead_rate:.2%}: {told}; "
-            "remedy: look at dead_letters.parquet, mend the log or its declaration, or raise "
-            "data_checks.max_dead_rate"
+            "remedy: look at the dead letters (runs keep them in dead_letters.parquet), mend the "
+            "log or its declaration, or raise data_checks.max_dead_rate"
         )
     return reasons
 
@@ -102,6 +112,26 @@ def missing_day_warnings(accounts: Mapping[str, Any]) -> list[str]:
     shown = ", ".join(date.fromordinal(day).isoformat() for day in gaps[:_MAX_DAYS_NAMED])
     more = ", ..." if len(gaps) > _MAX_DAYS_NAMED else ""
     return [f"impressions: {len(gaps)} day(s) without a row: {shown}{more}"]
+
+
+def impossible_label_warnings(ranking: RankingSpec, accounts: Mapping[str, Any]) -> list[str]:
+    """Names tasks of which some labels are values that their kind does not allow.
+
+    They are masked, so a sentinel such as -1 seconds would otherwise thin a task out unnoticed.
+    """
+    warnings = []
+    for name, task in ranking.tasks.items():
+        by_split = accounts["labels"][ranking.outputs_of(name)[0].name]["by_split"].values()
+        impossible = sum(counts["impossible"] for counts in by_split)
+        if impossible:
+            mature = sum(counts["mature"] for counts in by_split)
+            allowed = "0 or 1" if task.kind == "binary" else "finite"
+            allowed = "0 or more" if task.kind in ("duration", "count") else allowed
+            warnings.append(
+                f"task {name}: {impossible} of {impossible + mature} final labels (column "
+                f"{task.target}) are not {allowed} and do not count"
+            )
+    return warnings
 
 
 def skew_reasons(accounts: Mapping[str, Any], limits: Limits) -> list[str]:
@@ -138,9 +168,11 @@ def evidence_reasons(
         if not output.gates:
             continue
         counts = accounts["labels"][output.name]["by_split"]["test"]
+        mask = ranking.tasks[output.task].mask
         if counts["mature"] < limits.min_rows:
             reasons.append(
-                f"task {output.task}: {counts['mature']} mature test rows (of {counts['rows']}), "
+                f"task {output.task}: {counts['mature']} mature test rows"
+                f"{f' with {mask} true' if mask else ''} (of {counts['rows']}), "
                 f"limit evaluation.min_rows {limits.min_rows}: too little evidence for its gates; "
                 "remedy: a longer test window, or one that ends at least the task's attribution "
                 f"window ({ranking.task_maturity_ms(output.task) / 3_600_000:g} h) before the "

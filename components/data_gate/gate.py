@@ -44,10 +44,7 @@ def judge(
         previous: Those of the window of the last pushed model, if there is one.
         previous_accounts: The accounts of that window.
     """
-    reasons = account_checks.sum_reasons(accounts)
-    reasons += account_checks.dead_letter_reasons(accounts, limits)
-    reasons += account_checks.skew_reasons(accounts, limits)
-    reasons += account_checks.evidence_reasons(ranking, accounts, limits)
+    reasons = account_checks.account_reasons(ranking, accounts, limits)
 
     if not any(output.gates for output in ranking.outputs):
         reasons.append(
@@ -61,6 +58,7 @@ def judge(
     reasons += constant
     warnings = [
         *account_checks.missing_day_warnings(accounts),
+        *account_checks.impossible_label_warnings(ranking, accounts),
         *features.idle_feature_warnings(ranking, train),
         *warnings,
     ]

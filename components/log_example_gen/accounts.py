@@ -78,7 +78,8 @@ def label_counts(rows: pl.DataFrame, ranking: RankingSpec) -> Tally:
 
     Returns:
         For each output and each day or split: rows; mature (rows whose label counts); sum (of
-        their labels); impossible (final labels that the task's kind does not allow).
+        their labels); impossible (final labels in its sample space that the task's
+        kind does not allow).
     """
     if rows.is_empty():
         return {}

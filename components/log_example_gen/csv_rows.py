@@ -150,8 +150,23 @@ def _parse(
     lines: pa.Array, present: tuple[str, ...], columns: list[str], delimiter: str
 ) -> tuple[pa.Table, NDArray[np.int64]]:
     """Parses lines; returns the columns as bytes and which lines had a wrong number of fields."""
-    if len(lines) == 0 or not columns:
-        columns = columns or [present[0]]
+    columns = columns or [present[0]]
+    try:
+        lines.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        # The library decodes a refused line before it tells, and gives up where it cannot. In
+        # Latin-1 all bytes are characters, and the fields are the same.
+        refused = _read(lines, present, columns[:1], delimiter, "latin-1")[1]
+        is_whole = np.ones(len(lines), dtype=bool)
+        is_whole[refused] = False
+        lines = lines.filter(pa.array(is_whole))
+        return _read(lines, present, columns, delimiter, "utf8")[0], refused
+    return _read(lines, present, columns, delimiter, "utf8")
+
+
+def _read(
+    lines: pa.Array, present: tuple[str, ...], columns: list[str], delimiter: str, encoding: str
+) -> tuple[pa.Table, NDArray[np.int64]]:
     if len(lines) == 0:
         empty = {name: pa.array([], pa.large_binary()) for name in columns}
         return pa.table(empty), np.zeros(0, dtype=np.int64)
@@ -169,6 +184,7 @@ def _parse(
             use_threads=False,
             block_size=min(content.size + 1, _MAX_BLOCK_BYTES),
             column_names=list(present),
+            encoding=encoding,
         ),
         parse_options=pacsv.ParseOptions(delimiter=delimiter, invalid_row_handler=refuse),
         convert_options=pacsv.ConvertOptions(

@@ -91,7 +91,7 @@ def _named_rows(raw: RawRows, file: LogFile, index: int, wanted: RowSource) -> F
 
 
 def missing_columns(
-    where: str, missing: frozenset[str], present: set[str], *, withheld: bool
+    where: str, missing: frozenset[str], present: set[str], *, time: str, withheld: bool
 ) -> DataError:
     """Says which columns a file or log lacks, and which names come nearest.
 
@@ -99,6 +99,7 @@ def missing_columns(
         where: The file or log.
         missing: Columns it lacks.
         present: Names that it has.
+        time: The name of the time column, which another key of the configuration sets.
         withheld: Do not tell these: where a header is missing they are somebody's data.
     """
     if withheld:
@@ -107,17 +108,23 @@ def missing_columns(
             constraint=f"the columns {', '.join(sorted(missing))}",
             received=f"{len(present)} columns, their names withheld because the log holds people's "
             "data",
-            remedy="look whether the file has a header, and correct `source`, `delimiter` or the "
-            "column's name in the configuration",
+            remedy="look whether the file has a header, and correct `source`, `timestamp`, "
+            "`delimiter` or the column's name in the configuration",
         )
+    if not present:
+        remedy = "set the source's `format` to what the files are: no line is a JSON object"
+    elif len(present) == 1:
+        remedy = "correct the source's `delimiter`"
+    else:
+        keys = ["the source's `timestamp`"] * (time in missing)
+        keys += ["`source` (or the column's name)"] * bool(missing - {time})
+        remedy = f"correct {' and '.join(keys)} in the configuration, or the file"
     hints = "".join(nearest(name, sorted(present)) for name in sorted(missing))
     return DataError(
         f"{where} lacks {', '.join(repr(name) for name in sorted(missing))}{hints}",
         constraint=f"the columns {', '.join(sorted(missing))}",
         received=f"the columns {', '.join(sorted(present)) or 'none'}",
-        remedy="correct the source's `delimiter`"
-        if len(present) == 1 and missing
-        else "correct `source` (or the column's name) in the configuration, or the file",
+        remedy=remedy,
     )
 
 
@@ -145,6 +152,7 @@ def _read_raw(file: LogFile, wanted: RowSource) -> Iterator[RawRows]:
                 f"file {file.name!r} of {wanted.stream_name!r}",
                 raw.absent,
                 set(raw.present),
+                time=wanted.source.timestamp,
                 withheld=wanted.is_private,
             )
         yield raw

@@ -70,7 +70,7 @@ def labels(rows: pl.DataFrame, ranking: RankingSpec, window: Window) -> pl.DataF
             columns[output.label_key] = np.where(is_counted, value, 0.0).astype(np.float32)
             columns[output.mask_key] = is_counted.astype(np.float32)
             columns[output.weight_key] = np.where(is_counted, weight, 0.0).astype(np.float32)
-            columns[f"{output.name}__impossible"] = impossible & (times + maturity_ms <= cutoffs)
+            columns[f"{output.name}__impossible"] = impossible & counts
         if task.takes_fake_negatives:
             is_train = (rows[SPLIT] == "train").to_numpy()
             arrived = _as_they_arrive(rows, task.target, maturity_ms, window)

@@ -48,8 +48,18 @@ def read_parquet(file: LogFile, wanted: tuple[str, ...]) -> Iterator[RawRows]:
             f"file {file.name!r} cannot be read",
             constraint="a whole Parquet file",
             received=str(error).split("\n", 1)[0],
-            remedy="write it again, or take it out of the folder: it is damaged or cut short",
+            remedy="write it again, or take it out of the folder: it is damaged or cut short"
+            if _begins_as_parquet(file)
+            else "set the source's `format` to what it is, or take it out of the folder",
         ) from error
+
+
+def _begins_as_parquet(file: LogFile) -> bool:
+    try:
+        with open(file.path, "rb") as stream:
+            return stream.read(4) == b"PAR1"
+    except OSError:
+        return False
 
 
 def _part(table: pa.Table, first: int, absent: frozenset[str], present: tuple[str, ...]) -> RawRows:

@@ -156,6 +156,7 @@ def check_absent(
             f"log {wanted.stream_name!r}",
             nowhere,
             {n for _, names in filled for n in names},
+            time=wanted.source.timestamp,
             withheld=wanted.is_private,
         )
 

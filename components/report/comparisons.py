@@ -137,14 +137,14 @@ def _notes(
     if single_task is None:
         notes.append(
             "No candidate is a single_task, so what sharing brings is not measured. Add one under "
-            "`candidates`, e.g. `single_task: {model: {architecture: single_task}}`."
+            "candidates, e.g. single_task: {model: {architecture: single_task}}."
         )
     if not ranking.auxiliary_tasks:
         notes.append("There are no auxiliary tasks, so there is nothing to switch off.")
     elif not pairs:
         notes.append(
             "What the auxiliary tasks bring is not measured: no two candidates differ only in "
-            f"`auxiliary`. Add a copy of one of {', '.join(candidates)} with `auxiliary: false`."
+            f"auxiliary. Add a copy of one of {', '.join(candidates)} with auxiliary: false."
         )
     return notes
 

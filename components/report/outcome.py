@@ -127,12 +127,12 @@ def _reasons(inputs: ReportInputs) -> list[str]:
             reasons.append(f"{name}: {'; '.join(missed)}.")
     for verdict in inputs.verdicts:
         if not verdict.passed and verdict.gate != "champion":
-            told = "; ".join(verdict.reasons) or "no reason was given"
-            reasons.append(f"{verdict.gate} refused: {told}")
-    told = " ".join(reasons)
+            told = verdict.reasons or ("no reason was given",)
+            reasons += [f"{verdict.gate} refused: {reason}" for reason in told]
+    told_so_far = " ".join(reasons)
     for name in inputs.candidates:
         refusals = inputs.candidate(name).get("refusals") or []
-        others = [str(r) for r in refusals if r != METRIC_GATE_FAILED and str(r) not in told]
+        others = [str(r) for r in refusals if r != METRIC_GATE_FAILED and str(r) not in told_so_far]
         if others:
             reasons.append(f"{name}: {'; '.join(others)}")
     if inputs.champion and inputs.state == "succeeded":

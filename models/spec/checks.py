@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from models.spec.task import COUNTERFACTUAL_LOSSES, LOSSES_BY_KIND, FakeNegative
 if TYPE_CHECKING:
     from models.spec.ranking import RankingSpec
 
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _AVAILABILITY_ORDER = {"request": 0, "decision": 1, "future": 2}
 
 
@@ -47,6 +50,8 @@ def _column_problems(spec: RankingSpec) -> Iterator[Problem]:
         path = ("columns", name)
         if "__" in name or name == "score":
             yield Problem(path, "a column name must not contain '__' nor be 'score': reserved")
+        if "feature" in column.role:
+            yield from _input_name_problems(path, name)
         if "feature" in column.role and column.availability == "future":
             yield Problem(
                 (*path, "role"),
@@ -160,11 +165,22 @@ def _encoding_problems(
             )
 
 
+def _input_name_problems(path: tuple[str, str], name: str) -> Iterator[Problem]:
+    if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name) or name == "self":
+        source = "; the log's own name goes under `source`" if path[0] == "columns" else ""
+        yield Problem(
+            path,
+            "a feature names an input of the model: ASCII letters, digits and underscores, not "
+            f"starting with a digit, and no Python keyword; received {name!r}{source}",
+        )
+
+
 def _feature_problems(spec: RankingSpec) -> Iterator[Problem]:
     for name, derived in spec.features.items():
         path = ("features", name)
         if "__" in name or name == "score":
             yield Problem(path, "a feature name must not contain '__' nor be 'score': reserved")
+        yield from _input_name_problems(path, name)
         if name in spec.columns:
             yield Problem(path, "a column has the same name")
         kinds = [k for k in ("as_of", "rate", "slate") if getattr(derived, k) is not None]
@@ -234,6 +250,12 @@ def _task_problems(spec: RankingSpec) -> Iterator[Problem]:
         path = ("tasks", name)
         if "__" in name or "_given_" in name or name == "score":
             yield Problem(path, "a task name must not contain '__' or '_given_' nor be 'score'")
+        if not _NAME.fullmatch(name):
+            yield Problem(
+                path,
+                "a task names outputs of the model: ASCII letters, digits and underscores, "
+                f"starting with a letter; received {name!r}",
+            )
         wanted = "target" if task.role == "served" else "auxiliary_target"
         column = spec.columns.get(task.target)
         if column is None:
@@ -257,6 +279,11 @@ def _task_problems(spec: RankingSpec) -> Iterator[Problem]:
                 yield Problem((*path, key), unknown("column", other, spec.columns))
             elif role and role not in spec.columns[other].role:
                 yield Problem((*path, key), f"column {other!r} must have role: {role}")
+            elif spec.columns[other].type not in ("int", "float", "bool"):
+                yield Problem(
+                    (*path, key),
+                    f"a {key} is int, float or bool; {other!r} is {spec.columns[other].type}",
+                )
         yield from _immature_problems(spec, path, task)
         yield from _propensity_problems(spec, path, task)
         yield from _condition_problems(spec, name, task)
@@ -368,6 +395,15 @@ def _loss_and_metric_problems(path: tuple[str, str], task: Task) -> Iterator[Pro
             yield Problem((*gate_path, "max_increase"), "only for metrics where lower is better")
         if gate.min is not None and gate.max is not None and gate.min > gate.max:
             yield Problem(gate_path, f"no value passes: min {gate.min:g} is above max {gate.max:g}")
+        least, most = METRICS[metric].least, METRICS[metric].most
+        if gate.min is not None and gate.min > most:
+            yield Problem(
+                gate_path, f"no value passes: min is {gate.min:g}, {metric} is at most {most:g}"
+            )
+        if gate.max is not None and gate.max < least:
+            yield Problem(
+                gate_path, f"no value passes: max is {gate.max:g}, {metric} is at least {least:g}"
+            )
         if not gate.model_fields_set:
             yield Problem(gate_path, "an empty gate; give min, max, max_drop or max_increase")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,12 +16,16 @@ class MetricDefinition:
         higher_is_better: True, False, or None where the best value lies inside (calibration: 1).
         kinds: The task kinds it applies to.
         grouped: Whether it is computed inside groups (slates or users).
+        least: No value is below; -inf if none is the least.
+        most: No value is above; inf if none is the most.
     """
 
     name: str
     higher_is_better: bool | None
     kinds: frozenset[str]
     grouped: bool = False
+    least: float = -math.inf
+    most: float = math.inf
 
 
 _BINARY = frozenset({"binary"})
@@ -30,18 +35,18 @@ METRICS = MappingProxyType(
     {
         m.name: m
         for m in (
-            MetricDefinition("auc", True, _BINARY),
-            MetricDefinition("gauc", True, _BINARY, grouped=True),
-            MetricDefinition("pr_auc", True, _BINARY),
-            MetricDefinition("log_loss", False, _BINARY),
-            MetricDefinition("normalized_entropy", False, _BINARY),
+            MetricDefinition("auc", True, _BINARY, least=0, most=1),
+            MetricDefinition("gauc", True, _BINARY, grouped=True, least=0, most=1),
+            MetricDefinition("pr_auc", True, _BINARY, least=0, most=1),
+            MetricDefinition("log_loss", False, _BINARY, least=0),
+            MetricDefinition("normalized_entropy", False, _BINARY, least=0),
             MetricDefinition("calibration", None, _BINARY | _REAL),
-            MetricDefinition("ece", False, _BINARY),
-            MetricDefinition("mae", False, _REAL),
-            MetricDefinition("rmse", False, _REAL),
-            MetricDefinition("spearman", True, _REAL),
-            MetricDefinition("xauc", True, _REAL),
-            MetricDefinition("ndcg", True, _BINARY | _REAL, grouped=True),
+            MetricDefinition("ece", False, _BINARY, least=0, most=1),
+            MetricDefinition("mae", False, _REAL, least=0),
+            MetricDefinition("rmse", False, _REAL, least=0),
+            MetricDefinition("spearman", True, _REAL, least=-1, most=1),
+            MetricDefinition("xauc", True, _REAL, least=0, most=1),
+            MetricDefinition("ndcg", True, _BINARY | _REAL, grouped=True, least=0, most=1),
         )
     }
 )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
-_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+DURATION_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class Strict(BaseModel):
@@ -43,7 +43,7 @@ def parse_duration_ms(value: Any, info: ValidationInfo) -> Any:
                 f"a duration is a number with a unit of ms, s, m, h or d, as in '30m'; "
                 f"received {value!r}"
             )
-        return round(float(match[1]) * _UNIT_MS[match[2]])
+        return round(float(match[1]) * DURATION_UNITS_MS[match[2]])
     return value
 
 
@@ -58,7 +58,7 @@ DurationMs = Annotated[
 
 
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB)\s*$")
-_UNIT_BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+SIZE_UNITS_BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def parse_size_bytes(value: Any) -> Any:
@@ -77,7 +77,7 @@ def parse_size_bytes(value: Any) -> Any:
                 f"a size is a number with a unit of KiB, MiB or GiB, as in '1.5GiB'; "
                 f"received {value!r}"
             )
-        return round(float(match[1]) * _UNIT_BYTES[match[2]])
+        return round(float(match[1]) * SIZE_UNITS_BYTES[match[2]])
     return value
 
 

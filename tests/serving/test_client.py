@@ -230,7 +230,7 @@ FAULTS = {
         lambda c: c.predict({**columns(), "prize": [1.0]}), "did you mean 'price'"
     ),
     "missing inputs": (lambda c: c.predict({"price": [1.0]}), "lacks history, item_id, user_id"),
-    "type": (lambda c: c.predict({**columns(), "price": ["1"] * 4}), "wrong type"),
+    "type": (lambda c: c.predict({**columns(), "price": ["1"] * 4}), "wrong type.*received text"),
     "number of rows": (lambda c: c.predict({**columns(), "price": [1.0]}), "price: 1"),
     "shape": (lambda c: c.predict({**columns(), "price": [[1.0]] * 4}), "wrong shape"),
     "sequence too long": (

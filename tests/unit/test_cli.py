@@ -76,14 +76,21 @@ def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     logs = tmp_path / "logs"
     assert tfx_pipeline.main(["simulate", "--out", str(logs), "--impressions", "3000"]) == 0
     base = ["validate", "--config", str(CONFIG), "--set", f"logs.root={logs}"]
+    refused = "DataGate would refuse", "limit evaluation.min_rows 500", "with clicked true"
+    _fails(base, capsys, 2, *refused)
+    base += ["--set", "evaluation.min_rows=1", "--set", "evaluation.min_positives=1"]
     assert tfx_pipeline.main(base) == 0
     assert "configuration and logs are valid" in capsys.readouterr().out
+    lost = "stream clicks: ", "train rows with clicked true has a mature label"
+    _fails([*base, "--set", "columns.clicked.join.window=1ms"], capsys, 2, *lost)
     victim = sorted(logs.glob("clicks/*/*.parquet"))[1]
     content = victim.read_bytes()
     victim.write_bytes(content[: len(content) // 2])
     _fails(base, capsys, 2, victim.name, "clicks")
     victim.write_bytes(content)
     _fails([*base, "--set", "logs.impressions.time_unit=s"], capsys, 2, "time_unit")
+    shown = "for example row 1 of impressions/", 'malformed: {"', '"device":"'
+    _fails([*base, "--set", "columns.device.type=int"], capsys, 2, "max_dead_rate", *shown)
 
 
 def test_a_fault_of_the_program_is_one_line_too(
@@ -134,5 +141,7 @@ def test_deploy_render(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert sorted(written) == sorted(str(p) for p in out.rglob("*") if p.is_file())
     assert "replicas: 3" in (out / "kubernetes" / "deployment.yaml").read_text()
     assert "/models/simulated" in (out / "config" / "models.config").read_text()
+    (tmp_path / "file").write_text("")
+    _fails([*render, "--out", str(tmp_path / "file")], capsys, 2, "cannot write", "--out")
     _fails([*render, "--set", "deploy.replica=3"], capsys, 2, "did you mean 'replicas'?")
     _fails([*render, "--set", "push.model_name=a b"], capsys, 2, "push.model_name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from models.spec.errors import ConfigError
+from models.spec.metric import METRICS
 from models.spec.ranking import RankingSpec
 from pipeline import reference
 from pipeline.config import Beam, Config
@@ -114,17 +116,37 @@ def test_examples_are_valid(name: str) -> None:
             "  late: {type: bool, availability: request, role: feature, expression: clicked}",
             "columns.late.availability", "cannot be known earlier",
         ),
+        ("  click:\n    kind", "  my click:\n    kind", "tasks.my click", "starting with a letter"),
+        (
+            "  position: {type: int,", "  Preis (EUR): {type: int, availability: request, "
+            "role: feature}\n  position: {type: int,", "columns.Preis (EUR)", "under `source`",
+        ),
+        ("mask: clicked", "mask: device", "tasks.watch_seconds.mask", "'device' is string"),
+        ("      on: [", "      true: [", "logs.streams.clicks.True", "did you mean 'on'?"),
         # A number without a unit would be taken for milliseconds.
         ("window: 1h}", "window: 1}", "columns.clicked.join.window", "'30m'"),
         ("validation: 1d", "validation: 1", "splits.validation", "'30m'"),
+        (
+            "validation: 1d", "validation: 10%", "splits.validation: a duration",
+            "received '10%', or: expected a valid number",
+        ),
         ("auc: {min: 0.65,", "auc: {min: .nan,", "tasks.click.gates.auc.min", "finite"),
         (
             "calibration: {min: 0.8, max: 1.25}", "calibration: {min: 0.8, max: 0.7}",
             "tasks.click.gates.calibration", "no value passes",
         ),
+        ("auc: {min: 0.65,", "auc: {min: 65,", "tasks.click.gates.auc", "auc is at most 1"),
+        (
+            "spearman: {min: 0.1}", "spearman: {max: -2}",
+            "tasks.watch_seconds.gates.spearman", "spearman is at least -1",
+        ),
         (
             "splits: {", "push: {model_name: ../elsewhere}\nsplits: {",
-            "push.model_name", "match pattern",
+            "push.model_name", "expected text to match pattern",
+        ),
+        (
+            "objective:", "objective: {}\nunused:",
+            "objective", "expected at least 1 item; received {}",
         ),
     ],
 )  # fmt: skip
@@ -154,12 +176,13 @@ def _section_of(text: str, line: int) -> str:
     [
         ("name: [a", "not valid YAML"),
         ("name: a\x00", "not valid YAML"),
-        ("- 1", "not a configuration"),
+        ("- 1", "not a configuration.*received a list"),
+        ("", "not a configuration.*received an empty file"),
         ("{}", "is required"),
     ],
 )
 def test_not_a_configuration(tmp_path: Path, content: str, expected: str) -> None:
-    assert expected in _error(tmp_path, content)
+    assert re.search(expected, _error(tmp_path, content))
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
@@ -197,6 +220,14 @@ def test_every_key_is_documented() -> None:
     assert reference.TARGET.read_text() == reference.reference(), (
         "docs/configuration.md is stale: run python -m pipeline.reference"
     )
+
+
+def test_units_and_metrics_are_documented() -> None:
+    page = reference.reference()
+    assert "| **`window`** | duration |" in page
+    assert "| `drain` | duration | `15s` |" in page
+    assert "| `memory` | size | `16GiB` |" in page
+    assert all(f"\n| `{name}`" in page for name in METRICS)
 
 
 def test_json_schema_is_exported() -> None:

@@ -105,6 +105,7 @@ def _accounts(splits: dict[str, Columns]) -> dict[str, Any]:
                 split: {
                     "rows": len(columns[output.label_key]),
                     "mature": int(sum(columns[output.mask_key])),
+                    "impossible": 0,
                     "sum": sum(np.multiply(columns[output.label_key], columns[output.mask_key])),
                 }
                 for split, columns in splits.items()
@@ -253,10 +254,21 @@ def test_an_empty_stream_is_no_dead_letter_rate() -> None:
     assert _judge(accounts=accounts).passed
 
 
+def test_impossible_labels_are_a_warning() -> None:
+    accounts = _accounts(SPLITS)
+    accounts["labels"]["watch"]["by_split"]["train"]["impossible"] = 7
+    mature = sum(c["mature"] for c in accounts["labels"]["watch"]["by_split"].values())
+    verdict = _judge(accounts=accounts)
+    assert verdict.passed
+    told = "final labels (column watched) are not 0 or more and do not count"
+    assert verdict.details["warnings"] == [f"task watch: 7 of {mature + 7} {told}"]
+
+
 def test_too_few_mature_test_rows_are_refused_with_the_numbers() -> None:
     reason = _only_reason(_judge(limits=LIMITS.model_copy(update={"min_rows": 500})))
     mature = _accounts(SPLITS)["labels"]["watch"]["by_split"]["test"]["mature"]
-    for part in ("task watch", f"{mature} mature test rows (of 1000)", "min_rows 500", "remedy"):
+    told = f"{mature} mature test rows with clicked true (of 1000)"
+    for part in ("task watch", told, "min_rows 500", "remedy"):
         assert part in reason
 
 

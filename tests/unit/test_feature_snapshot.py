@@ -26,6 +26,7 @@ from serving import snapshot_format
 from serving.errors import InvalidRequestError
 from serving.snapshot import FeatureSnapshot
 from serving.snapshot_features import (
+    FilledFeatures,
     OtherDefinitionError,
     SnapshotFeatures,
     StaleSnapshotError,
@@ -348,6 +349,12 @@ def test_ages_go_on(snapshot: FeatureSnapshot) -> None:
     np.testing.assert_array_equal(rows["age"], [3.501, 4.502, np.nan])
     assert rows["seen"] == [["p"], ["p", "\u00e9"], []]
     assert filled.num_unknown == {("item",): 1}
+
+
+def test_ages_are_told_in_words() -> None:
+    ages = (93_784.4, "1 day, 2:03:04 before"), (-7200.0, "2:00:00 after")
+    for seconds, text in ages:
+        assert FilledFeatures(0, seconds, False, (), {}).age == text
 
 
 def test_an_old_snapshot_is_refused_or_flagged(snapshot: FeatureSnapshot) -> None:

@@ -273,6 +273,20 @@ def test_impossible_labels_are_masked_and_counted_not_trained_on() -> None:
     assert found["z__impossible"].to_list() == [True, True, False]
 
 
+def test_impossible_labels_outside_the_sample_space_are_not_counted() -> None:
+    z = {"kind": "duration", "target": "z", "gates": {"mae": {"max": 1}}}
+    rows = pl.DataFrame(
+        {
+            "impression__timestamp": [1, 2, 3],
+            SPLIT: ["train"] * 3,
+            "y": [1.0, 0.0, None],
+            "z": [-1.0, -1.0, -1.0],
+        }
+    )
+    masked = label_rows(z=z | {"mask": "y"})
+    assert labels(rows, masked, WINDOW)["z__impossible"].to_list() == [True, False, False]
+
+
 # Plan ------------------------------------------------------------------------------------------
 
 

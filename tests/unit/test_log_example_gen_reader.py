@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime
 import gzip
 import json
@@ -277,6 +278,20 @@ def test_invalid_utf8_is_malformed(tmp_path: Path) -> None:
     assert values(result, "tags") == [["ok"]]
 
 
+@pytest.mark.parametrize("fields", ["\xff", "\xff,{t},more", "\xff,{t}"])
+def test_a_line_that_is_not_utf8_costs_one_row_whatever_its_fields(
+    tmp_path: Path, fields: str
+) -> None:
+    bad = fields.format(t=T)
+    content = f"id,timestamp\n{bad}\nok,{T}\nshort\n{bad}\nok,{T}\n"
+    (tmp_path / "a.csv").write_bytes(content.encode("latin-1"))
+    result = read(tmp_path, id="string")
+    assert values(result, "id") == ["ok", "ok"]
+    assert sorted(dead(result)) == [(1, "malformed"), (3, "malformed"), (4, "malformed")]
+    assert result.table["source__row"].to_pylist() == [2, 5]
+    check_sum(result)
+
+
 def test_bad_lines_cost_one_row_each(tmp_path: Path) -> None:
     good = json.dumps({"id": "a", "timestamp": T})
     lines = [good, '{"id": "b', "[1]", "", "7", good, '{"id": "é"} {"id": 2}']
@@ -484,6 +499,33 @@ def test_missing_columns_name_the_nearest(tmp_path: Path, name: str) -> None:
         DataError, match=rf"file '{name}' of 'clicks' lacks 'user_id', did you mean 'user_idx'"
     ):
         read(tmp_path, user_id="string")
+
+
+def test_a_missing_time_column_names_the_key_that_sets_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"id,ts\na,{T}\n")
+    with pytest.raises(DataError, match="lacks 'timestamp'.*correct the source's `timestamp` in"):
+        read(tmp_path, id="string")
+    with pytest.raises(DataError, match="`timestamp` and `source` .or the column's name. in"):
+        read(tmp_path, ident="string")
+
+
+@pytest.mark.parametrize(
+    ("content", "file_format", "remedy"),
+    [
+        (gzip.compress(CSV.format(t=T).encode()), "csv", "add .gz to its name"),
+        (bz2.compress(JSONL.format(t=T).encode()), "jsonl", "add .bz2 to its name"),
+        (b"PAR1, the file, PAR1", "csv", "set `format: parquet` on the source"),
+        (CSV.format(t=T).encode(), "parquet", "set the source's `format` to what it is"),
+        (CSV.format(t=T).encode(), "jsonl", "no line is a JSON object"),
+    ],
+    ids=["gzip as csv", "bzip2 as jsonl", "parquet as csv", "csv as parquet", "csv as jsonl"],
+)
+def test_files_of_another_kind_than_declared(
+    tmp_path: Path, content: bytes, file_format: str, remedy: str
+) -> None:
+    (tmp_path / "log").write_bytes(content)
+    with pytest.raises(DataError, match=remedy):
+        read(tmp_path, source={"format": file_format}, id="string")
 
 
 def test_wrong_delimiter(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from pydantic import ValidationError
 from tensorflow_transform.tf_metadata import schema_utils
 
 from models.schema import training_schema
@@ -68,5 +69,5 @@ def test_a_name_that_the_lengths_of_a_sequence_take() -> None:
 def test_a_name_that_no_signature_can_have(name: str) -> None:
     columns: dict[str, Any] = RANKING.model_dump(mode="json")["columns"]
     columns[name] = columns["fresh"]
-    with pytest.raises(ConfigError, match="source"):
+    with pytest.raises(ValidationError, match="`source`"):
         training_schema(synthetic_ranking(columns=columns))

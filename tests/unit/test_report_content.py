@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.report.blocks import Figures
 from components.report.chart_style import chart, layer, names_channel, number_channel
 from components.report.formatting import ABSENT, MINUS, bounds, number, signed, signed_bounds
 from components.report.gates import gate_rows
@@ -17,7 +18,7 @@ from components.report.headline import headline_metric, judge
 from components.report.inputs import ReportInputs
 from components.report.outcome import focus_candidate, outcome
 from components.report.render import render_report
-from components.report.sections import calibration, slices
+from components.report.sections import calibration, labels, learning, slices
 from components.report.sections.calibration import reliability_bins
 from components.report.sections.rows import examples_add_up, stream_adds_up
 from components.report.svg import inline_svg
@@ -304,6 +305,29 @@ def test_label_rates_are_those_of_the_accounts(run: Run, page: Page) -> None:
     assert rows["test"][4] == f"{rate:.1f} %"
 
 
+def test_a_curve_of_one_epoch_shows_its_value(run: Run) -> None:
+    training = json.loads(json.dumps(run.inputs.training["mmoe"]))
+    training["epochs"] = [training["epochs"][0] | {"objective": 1.234}]
+    inputs = dataclasses.replace(run.inputs, training={"mmoe": training | {"best_epoch": 1}})
+    blocks = learning.section(inputs).blocks
+    figures = [figure for block in blocks if isinstance(block, Figures) for figure in block.figures]
+    (svg,) = (figure.svg for figure in figures if figure.title == "objective")
+    assert ">1.23</text>" in svg
+
+
+def test_a_day_with_a_handful_of_labels_is_not_drawn(run: Run) -> None:
+    accounts = json.loads(json.dumps(run.inputs.accounts))
+    by_day = accounts["labels"]["click"]["by_day"]
+    first, second, *_ = by_day
+    least = min(counted["mature"] for counted in by_day.values())
+    by_day[first] |= {"mature": least // 20, "sum": 0.0}
+    blocks = labels.section(dataclasses.replace(run.inputs, accounts=accounts)).blocks
+    figures = [figure for block in blocks if isinstance(block, Figures) for figure in block.figures]
+    (svg,) = (figure.svg for figure in figures if figure.title == "click: label rate by day")
+    (told,) = re.findall("<desc[^>]*>([^<]*)</desc>", svg)
+    assert f"{second} " in told and f"{first} " not in told
+
+
 def test_what_waiting_for_labels_costs_is_shown(run: Run, page: Page) -> None:
     (name,) = (n for n in page.tables if "cut-off against freshness" in n)
     rows = page.tables[name][1:]
@@ -499,6 +523,18 @@ def test_refusal_of_the_serving_check_is_a_reason(run: Run) -> None:
     assert "serving refused: mmoe: click differs by 3e-4, at most 1e-5 may be" in (
         outcome(inputs).reasons
     )
+
+
+def test_every_reason_of_a_gate_stands_alone(tmp_path: Path) -> None:
+    told = tuple(f"column c{i}: leaks; remedy: waive it" for i in range(25))
+    inputs = ReportInputs(
+        summary={"state": "refused", "error": "; ".join(told)},
+        ranking=ranking_spec(),
+        verdicts=[Verdict("data", False, told)],
+    )
+    assert outcome(inputs).reasons[:2] == tuple(f"data refused: {reason}" for reason in told[:2])
+    rows = [row for row in Page(render(inputs, tmp_path)).tables["Verdicts"] if row[0] == "data"]
+    assert rows == [["data", text, "refused"] for text in (*told[:20], "and 5 more")]
 
 
 def test_refusals_of_a_candidate_are_told_once(run: Run) -> None:

@@ -7,7 +7,8 @@ from components.report.formatting import ABSENT, clipped, metric_label, number
 from components.report.gates import GateRow, gate_rows
 from components.report.inputs import ReportInputs
 
-_MAX_REASONS = 2_000
+_MAX_REASONS = 20
+_MAX_REASON = 1_000
 
 
 def section(inputs: ReportInputs) -> Section:
@@ -27,8 +28,8 @@ def section(inputs: ReportInputs) -> Section:
     return Section(
         anchor="gates",
         title="Gates",
-        lead="A gate refuses or it passes; it never warns and goes on. A gate that did not run "
-        "counts as refused.",
+        lead="A gate refuses or it passes; what it noticed besides stands under Row accounts. A "
+        "gate that did not run counts as refused.",
         blocks=tuple(blocks),
     )
 
@@ -37,8 +38,11 @@ def _verdicts(inputs: ReportInputs) -> Table:
     rows = []
     for verdict in sorted(inputs.verdicts, key=lambda v: v.passed):
         decided = Cell("passed", "", "good") if verdict.passed else Cell("refused", "", "bad")
-        reasons = clipped("; ".join(verdict.reasons), _MAX_REASONS) or ABSENT
-        rows.append(Row((Cell(verdict.gate), Cell(reasons), decided)))
+        reasons = list(verdict.reasons[:_MAX_REASONS]) or [ABSENT]
+        if len(verdict.reasons) > _MAX_REASONS:
+            reasons.append(f"and {len(verdict.reasons) - _MAX_REASONS} more")
+        for reason in reasons:
+            rows.append(Row((Cell(verdict.gate), Cell(clipped(reason, _MAX_REASON)), decided)))
     headers = (Cell("Gate"), Cell("Reasons"), Cell("Verdict"))
     return Table("Verdicts", headers, tuple(rows), num_text=2)
 

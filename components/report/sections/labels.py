@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from statistics import median
 from typing import Any
 
 from components.report import chart_style as style
@@ -24,6 +25,9 @@ from components.report.inputs import Json, ReportInputs
 from components.report.svg import inline_svg
 from models.spec.task import Output
 
+_MIN_SHARE = 0.1
+"""Days with fewer mature rows than this share of the median day's are not drawn: where one split's
+labels are immature, the day may have a few seconds of the next one, and any rate at all."""
 _SPLIT_COLORS = {
     "train": style.QUIET,
     "validation": "var(--series-6)",
@@ -59,19 +63,22 @@ def section(inputs: ReportInputs) -> Section:
         anchor="labels",
         title="Labels by day",
         lead="Mean label of the rows whose attribution window has closed. A row that is not mature "
-        "is masked, never counted as a negative. Days are UTC.",
+        "is masked, never counted as a negative. Days are UTC; those with few mature rows are in "
+        "the table only.",
         blocks=tuple(blocks),
     )
 
 
 def _day_rows(by_day: Mapping[str, Json], window: Json) -> list[dict[str, Any]]:
+    mature = {day: counted.get("mature") or 0 for day, counted in sorted(by_day.items())}
+    least = _MIN_SHARE * median([count for count in mature.values() if count] or [0])
     return [
         {
             "day": day,
-            "rate": _rate(counted),
+            "rate": _rate(by_day[day]) if count >= least else None,
             "split": _split_of(day, window),
         }
-        for day, counted in sorted(by_day.items())
+        for day, count in mature.items()
     ]
 
 
@@ -100,6 +107,7 @@ def _figure(output: Output, rows: list[dict[str, Any]]) -> Figure:
         "field": "day",
         "type": "ordinal",
         "title": None,
+        "scale": {"domain": [row["day"] for row in rows]},
         "axis": {
             "labelExpr": "slice(datum.label, 5)",
             "labelAngle": 0,

@@ -206,11 +206,14 @@ def _chart(curves: Curves, best: Mapping[str, Any], colors: style.CandidateColor
     ]
     epochs = sorted({epoch for points in curves.values() for epoch, _ in points})
     ticks = epochs[:: max(1, -(-len(epochs) // 10))]
+    values = {row["value"] for row in rows}
+    # One value makes no scale: the axis would show it rounded to an integer.
+    only: style.Spec = {"values": list(values), "format": ".3~g"} if len(values) == 1 else {}
     curve = {
         "x": style.number_channel(
             "epoch", "epoch", values=ticks, tickCount=len(ticks), grid=False, format="d"
         ),
-        "y": style.number_channel("value", scale={"zero": False}),
+        "y": style.number_channel("value", scale={"zero": False}, **only),
         "color": colors.channel(),
     }
     layers = [

@@ -39,7 +39,7 @@ def section(inputs: ReportInputs) -> Section:
     if focus is None:
         blocks.append(Notice(f"No metrics by slice: {inputs.why_absent()}."))
     elif not names:
-        blocks.append(Notice("No slices: name some under `evaluation.slices` in the config."))
+        blocks.append(Notice("No slices: name some under evaluation.slices in the config."))
     else:
         colors = style.CandidateColors(inputs.candidates, inputs.champion)
         blocks.append(colors.legend())
