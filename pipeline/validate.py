@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from components.data_gate.accounts import account_reasons, impossible_label_warnings
+from components.data_gate.score import score_warnings
 from components.log_example_gen.accounts import dead_text, refuse_useless
 from components.log_example_gen.build import BuiltExamples, build_examples, read_logs
 from components.log_example_gen.reader import Limits, ReadResult, scan_times
@@ -38,13 +39,13 @@ def check_logs(config: Config) -> Iterator[str]:
         config: A valid configuration.
 
     Yields:
-        Lines for people: rows and dead letters, days covered, label rates, embedding tables.
+        Lines for people: rows and dead letters, days covered, label rates, embedding tables, and
+        what the DataGate of a run would refuse by counting.
 
     Raises:
         ConfigError: The key for people's data is missing.
         DataError: Files are missing or no time is valid; of logs that are read whole, also columns
-            are missing, types are wrong, too many rows are dead, a split is empty, or the DataGate
-            would refuse a run.
+            are missing, types are wrong, too many rows are dead or a split is empty.
     """
     privacy = dataset_privacy(config)
     root = Path(config.logs.root)
@@ -78,13 +79,14 @@ def check_logs(config: Config) -> Iterator[str]:
     yield from _joined(built, logs)
     refuse_useless(built.accounts)
     yield from _labels(config, built)
-    for text in impossible_label_warnings(config.ranking, built.accounts):
+    warnings = impossible_label_warnings(config.ranking, built.accounts)
+    for text in [*score_warnings(config.ranking), *warnings]:
         yield f"WARNING     {text}"
     yield from _tables(config, built)
     reasons = account_reasons(config.ranking, built.accounts, config.data_limits)
-    reasons += _untrained(config, built)
-    if reasons:
-        raise DataError("the DataGate would refuse a run on these logs:\n" + "\n".join(reasons))
+    # No fault of the logs: a sample of them, to try a configuration on, has too little of much.
+    for reason in [*reasons, *_untrained(config, built)]:
+        yield f"WARNING     the DataGate would refuse a run on these logs: {reason}"
 
 
 def _streams(config: Config, logs: Mapping[str, ReadResult]) -> Iterator[str]:

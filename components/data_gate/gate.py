@@ -12,6 +12,7 @@ from components.data_gate import features, labels, schema_check
 from components.data_gate.categories import new_categories
 from components.data_gate.finding import Finding, distinct
 from components.data_gate.limits import Limits
+from components.data_gate.score import score_warnings
 from components.data_gate.statistics import summarize
 from components.data_gate.traffic import traffic_findings
 from components.data_gate.units import unit_changes
@@ -57,6 +58,7 @@ def judge(
     constant, warnings = labels.constant_label_reasons(ranking, accounts, train)
     reasons += constant
     warnings = [
+        *score_warnings(ranking),
         *account_checks.missing_day_warnings(accounts),
         *account_checks.impossible_label_warnings(ranking, accounts),
         *features.idle_feature_warnings(ranking, train),

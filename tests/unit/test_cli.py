@@ -76,13 +76,17 @@ def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     logs = tmp_path / "logs"
     assert tfx_pipeline.main(["simulate", "--out", str(logs), "--impressions", "3000"]) == 0
     base = ["validate", "--config", str(CONFIG), "--set", f"logs.root={logs}"]
-    refused = "DataGate would refuse", "limit evaluation.min_rows 500", "with clicked true"
-    _fails(base, capsys, 2, *refused)
+    assert tfx_pipeline.main(base) == 0
+    told = capsys.readouterr().out
+    assert "configuration and logs are valid" in told
+    for refused in ("DataGate would refuse", "limit evaluation.min_rows 500", "with clicked true"):
+        assert refused in told
     base += ["--set", "evaluation.min_rows=1", "--set", "evaluation.min_positives=1"]
     assert tfx_pipeline.main(base) == 0
-    assert "configuration and logs are valid" in capsys.readouterr().out
-    lost = "stream clicks: ", "train rows with clicked true has a mature label"
-    _fails([*base, "--set", "columns.clicked.join.window=1ms"], capsys, 2, *lost)
+    assert "limit evaluation.min_rows" not in capsys.readouterr().out
+    assert tfx_pipeline.main([*base, "--set", "columns.clicked.join.window=1ms"]) == 0
+    told = capsys.readouterr().out
+    assert "stream clicks: " in told and "train rows with clicked true has a mature label" in told
     victim = sorted(logs.glob("clicks/*/*.parquet"))[1]
     content = victim.read_bytes()
     victim.write_bytes(content[: len(content) // 2])

@@ -14,6 +14,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from components.data_gate.gate import judge
 from components.data_gate.limits import Limits
 from components.data_gate.schema_check import load_tfdv
+from components.data_gate.score import score_warnings
 from components.verdict import Verdict
 from models.schema import training_schema
 from models.spec.ranking import RankingSpec
@@ -40,7 +41,7 @@ RANKING = RankingSpec.model_validate_json(
         "watch": {"kind": "duration", "target": "watched", "mask": "clicked",
                   "gates": {"spearman": {"min": 0.1}}},
         "like": {"kind": "binary", "target": "liked", "role": "auxiliary"}
-    }}"""
+    }, "score": {"weights": {"click": 1.0, "purchase": 5.0, "watch": 0.01}}}"""
 )
 NUM_ROWS = {"train": 4000, "validation": 1000, "test": 1000}
 
@@ -439,6 +440,25 @@ def test_an_empty_split_is_refused() -> None:
     splits = dict(SPLITS, validation={name: [] for name in SPLITS["validation"]})
     verdict = _judge(splits)
     assert any("validation" in r for r in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("score", "is_told"),
+    [
+        ({}, True),
+        ({"log": ["watch"]}, True),
+        ({"kind": "product"}, False),
+        ({"weights": {"click": 1.0}}, False),
+    ],
+)
+def test_a_score_that_nobody_weighed_is_told(score: dict[str, Any], is_told: bool) -> None:
+    content = RANKING.model_dump(mode="json") | {"score": score}
+    warnings = score_warnings(RankingSpec.model_validate_json(json.dumps(content)))
+    assert bool(warnings) == is_told
+    if is_told:
+        assert "click (binary), purchase (binary), watch (duration)" in warnings[0]
+    alike = content | {"tasks": {"click": content["tasks"]["click"]}, "score": {}}
+    assert score_warnings(RankingSpec.model_validate_json(json.dumps(alike))) == []
 
 
 def test_a_run_without_any_gate_is_refused() -> None:
