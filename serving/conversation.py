@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, TypedDict, TypeVar
 
 import grpc
@@ -219,10 +220,10 @@ class Conversation:
         weights: Mapping[str, float] | None,
     ) -> Steps[Ranking]:
         """Ranks candidates in one context; see `RankingClient.rank`."""
-        if top_k is not None and top_k < 1:
+        if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
             raise InvalidRequestError(
-                "top_k is not positive",
-                constraint="1 or more",
+                "top_k is no number of candidates",
+                constraint="an integer, 1 or more",
                 received=top_k,
                 remedy="leave it out for all candidates",
             )

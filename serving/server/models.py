@@ -119,7 +119,8 @@ class ServedModels:
             seconds: How long it may take.
 
         Raises:
-            StatusError: FAILED_PRECONDITION for a label of a version that is not available,
+            StatusError: FAILED_PRECONDITION for a label of a version that is not available or that
+                the policy drops,
                 UNKNOWN if a new model has no version that loads, DEADLINE_EXCEEDED.
         """
         end = time.monotonic() + min(seconds or _LONGEST_RELOAD_SECONDS, _LONGEST_RELOAD_SECONDS)
@@ -136,7 +137,7 @@ class ServedModels:
         for config in configs:
             versions = self._models.get(config.name)
             if versions is not None and versions.base_path == config.base_path:
-                versions.check_labels(config.labels)
+                versions.check_labels(config)
                 kept.append((versions, config))
             else:
                 fresh[config.name] = self._make(config)
@@ -146,7 +147,7 @@ class ServedModels:
             _wait_until_available(fresh, end)
             for config in configs:
                 if config.name in fresh:
-                    fresh[config.name].check_labels(config.labels)
+                    fresh[config.name].check_labels(config)
             if self._is_stopping:
                 raise errors.stopping()
         except BaseException:

@@ -48,6 +48,11 @@ class RequestPool(ThreadPoolExecutor):
         """Whether no further request should be taken."""
         return self._num_unfinished >= self._most
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is worked on or waits."""
+        return self._num_unfinished == 0
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Takes a request, full or not; see `is_full`."""
         with self._count_lock:

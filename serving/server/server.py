@@ -36,6 +36,8 @@ from serving.server.stop_signals import STOP_SIGNALS
 from serving.server.versions import ModelVersions
 
 _SWITCH_SECONDS = 5e-4
+_LINGER_SECONDS = 0.25
+"""An answer has left the process so long after its thread was done with it."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -143,7 +145,11 @@ class EmbeddedServer:
         end = time.monotonic() + drain_seconds
         if self._rest is not None:
             self._rest.stop()
-        self._server.stop(drain_seconds).wait()
+        stopped = self._server.stop(drain_seconds)
+        while not stopped.wait(_LINGER_SECONDS):
+            # Callers of health's Watch and of reflection never end their streams by themselves.
+            if self._pool.is_idle:
+                self._server.stop(None)
         if self._rest is not None:
             # Those that still wait for a thread need a model.
             self._rest.drain(max(0.0, end - time.monotonic()))

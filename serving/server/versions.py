@@ -154,17 +154,25 @@ class ModelVersions(Generic[R]):
             self._labels = dict(config.labels)
         self._wake.set()
 
-    def check_labels(self, labels: Mapping[str, int]) -> None:
-        """Checks that labels point to versions that are available now.
+    def check_labels(self, config: ModelConfig) -> None:
+        """Checks that labels point to versions that are available now, and that stay.
+
+        Args:
+            config: The model's configuration, with its labels and the policy that goes with them.
 
         Raises:
             StatusError: FAILED_PRECONDITION if one does not.
         """
         with self._lock:
-            for version in labels.values():
-                servable = self._servables.get(version)
-                if servable is None or servable.state is not VersionState.AVAILABLE:
-                    raise errors.label_of_unavailable_version(self.name, version)
+            available = [
+                version
+                for version, servable in self._servables.items()
+                if servable.state is VersionState.AVAILABLE
+            ]
+        kept = config.policy.wanted(available)
+        for version in config.labels.values():
+            if version not in kept:
+                raise errors.label_of_unavailable_version(self.name, version)
 
     def labelled(self, label: str) -> int:
         """Returns the version that carries a label.

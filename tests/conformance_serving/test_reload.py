@@ -159,6 +159,24 @@ def test_a_label_that_fails_changes_nothing(embedded, pushing, push) -> None:
     assert is_unloaded(pushing, "fresh")
 
 
+def test_a_label_of_a_version_that_the_policy_drops_changes_nothing(
+    embedded, pushing, push
+) -> None:
+    for version, slope in ((1, 5.0), (2, 6.0)):
+        push(pushing.models / "dropped", version, slope=slope)
+    both = pushing.config("dropped", specific=(1, 2))
+    pushing.reload(both)
+    wait_until(lambda: pushing.states("dropped") == {1: AVAILABLE, 2: AVAILABLE})
+    labels = {"stable": 1, "canary": 2}
+    pushing.reload(pushing.config("dropped", specific=(1, 2), labels=labels))
+    for policy in ({"specific": (2,)}, {"latest": 1}):
+        request = pushing.reload_request(pushing.config("dropped", **policy, labels=labels))
+        code, text = pushing.refusal(RELOAD, request, timeout=60)
+        assert code is PRECONDITION, policy
+        assert "not currently available for inference" in text
+        assert pushing.slope("dropped", label="stable") == 5.0
+
+
 def test_an_absent_base_path_is_refused_at_once(embedded, pushing) -> None:
     code, text = pushing.refusal(
         RELOAD, pushing.reload_request(pushing.config("absent")), timeout=60

@@ -254,6 +254,10 @@ FAULTS = {
     "id sent": (lambda c: c.rank(CONTEXT, CANDIDATES), "unknown input 'id'"),
     "no id": (lambda c: c.rank(CONTEXT, CANDIDATES, id_key="idd"), "did you mean 'id'"),
     "top_k": (lambda c: c.rank(CONTEXT, CANDIDATES, top_k=0, id_key="id"), "top_k"),
+    "part of a candidate": (
+        lambda c: c.rank(CONTEXT, CANDIDATES, top_k=1.5, id_key="id"),
+        "an integer, 1 or more",
+    ),
     "no candidates": (lambda c: c.rank(CONTEXT, []), "no candidates"),
     "candidates differ": (
         lambda c: c.rank(CONTEXT, [{"item_id": "a", "price": 1.0}, {"item_id": "b"}]),

@@ -172,6 +172,32 @@ def test_a_port_file_that_cannot_be_written(tmp_path, server_options) -> None:
         client.status()
 
 
+def test_open_streams_do_not_hold_up_the_end(tmp_path, export, server_options) -> None:
+    export(tmp_path, 1)
+    server = EmbeddedServer(server_options(tmp_path, drain_seconds=60.0))
+    with server, grpc.insecure_channel(server.target) as channel:
+        with RankingClient(server.target, "ranker") as client:
+            client.wait_until_available(30)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == SERVING
+        request = messages.PredictRequest()
+        request.model_spec.name = "ranker"
+        request.model_spec.signature_name = "slow"
+        request.inputs["num_steps"].CopyFrom(encode(np.array([1_000_000])))
+        under_way = channel.unary_unary(
+            services.PREDICT.path, request_serializer=services.PREDICT.request.SerializeToString
+        ).future(request)
+        while server._pool.is_idle:
+            time.sleep(0.001)
+        start = time.monotonic()
+        server.stop()
+        assert time.monotonic() - start < 40.0
+        assert under_way.result(1)  # was answered
+        assert next(watch).status == NOT_SERVING
+        with pytest.raises(grpc.RpcError):
+            next(watch)
+
+
 def test_stop_cancels_what_does_not_end(tmp_path, export, server_options) -> None:
     export(tmp_path, 1)
     with EmbeddedServer(server_options(tmp_path)) as server:
