@@ -35,6 +35,9 @@ class RequestPool(ThreadPoolExecutor):
     Args:
         num_threads: How many requests are worked on at once.
         max_queued: How many more may wait.
+
+    Attributes:
+        is_closing: Whether no further prediction should be taken, because the server is to stop.
     """
 
     def __init__(self, num_threads: int, max_queued: int) -> None:
@@ -42,6 +45,7 @@ class RequestPool(ThreadPoolExecutor):
         self._most = num_threads + max_queued
         self._num_unfinished = 0
         self._count_lock = threading.Lock()
+        self.is_closing = False
 
     @property
     def is_full(self) -> bool:
@@ -85,7 +89,7 @@ class _InPlace(ThreadPoolExecutor):
 
 
 class ShedOverload(grpc.ServerInterceptor):
-    """Refuses predictions with UNAVAILABLE while the pool is full.
+    """Refuses predictions with UNAVAILABLE while the pool is full, or about to close.
 
     A refusal has to be quick, or refusing costs what answering would: it is sent from the thread
     that saw the call arrive, before the request's message is read. So it comes within the call's
@@ -103,30 +107,17 @@ class ShedOverload(grpc.ServerInterceptor):
         self._metrics = metrics
         self._apart = ThreadPoolExecutor(2, thread_name_prefix="apart")
         self._reflection = ThreadPoolExecutor(1, thread_name_prefix="reflection")
-
-        failure = errors.overloaded()
-        self._code = failure.code.name
-
-        def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            context.set_code(failure.code)
-            context.set_details(failure.message)
-            return iter(())
-
-        # gRPC's own, experimental, way to choose a pool for a method. Without it the refusal, and
-        # the answers below, would wait for their turn: late, but the same.
-        refuse.experimental_thread_pool = _InPlace()  # type: ignore[attr-defined]
-        # As streams: gRPC reads a single request before it calls the method, and a stream of no
-        # answers ends with a status alone, without the cost of raising an error.
-        self._refusal = grpc.stream_stream_rpc_method_handler(refuse)
+        self._no_room = _refusal(errors.overloaded())
+        self._stopping = _refusal(errors.stopping())
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
     ) -> Any:
         """Chooses the handler of a call; gRPC asks before the call is queued."""
         method = handler_call_details.method
-        if method in _PREDICTIONS and self._pool.is_full:
-            self._metrics.count_refused(_PREDICTIONS[method], self._code)
-            return self._refusal
+        if method in _PREDICTIONS and (self._pool.is_full or self._pool.is_closing):
+            self._metrics.count_refused(_PREDICTIONS[method], grpc.StatusCode.UNAVAILABLE.name)
+            return self._stopping if self._pool.is_closing else self._no_room
         handler = continuation(handler_call_details)
         if handler and method in _QUESTIONS:
             return self._run_apart(handler)
@@ -155,3 +146,17 @@ class ShedOverload(grpc.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(
             answer, handler.request_deserializer, handler.response_serializer
         )
+
+
+def _refusal(failure: errors.StatusError) -> grpc.RpcMethodHandler:
+    def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        context.set_code(failure.code)
+        context.set_details(failure.message)
+        return iter(())
+
+    # gRPC's own, experimental, way to choose a pool for a method. Without it refusals, and answers
+    # that are given apart, would wait for their turn: late, but the same.
+    refuse.experimental_thread_pool = _InPlace()  # type: ignore[attr-defined]
+    # As streams: gRPC reads a single request before it calls the method, and a stream of no answers
+    # ends with a status alone, without the cost of raising an error.
+    return grpc.stream_stream_rpc_method_handler(refuse)

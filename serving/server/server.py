@@ -37,7 +37,8 @@ from serving.server.versions import ModelVersions
 
 _SWITCH_SECONDS = 5e-4
 _LINGER_SECONDS = 0.25
-"""An answer has left the process so long after its thread was done with it."""
+"""Within this time callers learn that the server stops, and answers that are ready leave it."""
+_POLL_SECONDS = 0.02
 _LOG = logging.getLogger(__name__)
 
 
@@ -145,11 +146,12 @@ class EmbeddedServer:
         end = time.monotonic() + drain_seconds
         if self._rest is not None:
             self._rest.stop()
-        stopped = self._server.stop(drain_seconds)
-        while not stopped.wait(_LINGER_SECONDS):
-            # Callers of health's Watch and of reflection never end their streams by themselves.
-            if self._pool.is_idle:
-                self._server.stop(None)
+        # A call that reaches gRPC's server while it stops ends with CANCELLED, which no caller
+        # tries again. So predictions are refused first, with UNAVAILABLE, until all callers know.
+        self._pool.is_closing = True
+        self._wait_until_idle(end)
+        # What is still open are streams that their callers never end: health's Watch, reflection.
+        self._server.stop(min(_LINGER_SECONDS, max(0.0, end - time.monotonic()))).wait()
         if self._rest is not None:
             # Those that still wait for a thread need a model.
             self._rest.drain(max(0.0, end - time.monotonic()))
@@ -162,6 +164,11 @@ class EmbeddedServer:
             self._exporter.shutdown()
             self._exporter.server_close()
         _LOG.info("stopped")
+
+    def _wait_until_idle(self, end: float) -> None:
+        linger = min(time.monotonic() + _LINGER_SECONDS, end)
+        while (now := time.monotonic()) < end and (now < linger or not self._pool.is_idle):
+            time.sleep(_POLL_SECONDS)
 
     def _make_versions(self, config: ModelConfig) -> Versions:
         return ModelVersions(

@@ -172,7 +172,9 @@ def test_a_port_file_that_cannot_be_written(tmp_path, server_options) -> None:
         client.status()
 
 
-def test_open_streams_do_not_hold_up_the_end(tmp_path, export, server_options) -> None:
+def test_a_stopping_server_refuses_calls_and_waits_for_no_stream(
+    tmp_path, export, server_options
+) -> None:
     export(tmp_path, 1)
     server = EmbeddedServer(server_options(tmp_path, drain_seconds=60.0))
     with server, grpc.insecure_channel(server.target) as channel:
@@ -184,13 +186,21 @@ def test_open_streams_do_not_hold_up_the_end(tmp_path, export, server_options) -
         request.model_spec.name = "ranker"
         request.model_spec.signature_name = "slow"
         request.inputs["num_steps"].CopyFrom(encode(np.array([1_000_000])))
-        under_way = channel.unary_unary(
+        predict = channel.unary_unary(
             services.PREDICT.path, request_serializer=services.PREDICT.request.SerializeToString
-        ).future(request)
+        )
+        under_way = predict.future(request)
         while server._pool.is_idle:
             time.sleep(0.001)
         start = time.monotonic()
-        server.stop()
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        while not server._pool.is_closing:
+            time.sleep(0.001)
+        with pytest.raises(grpc.RpcError, match="the server is stopping") as refused:
+            predict(request, timeout=30)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        stopping.join(60)
         assert time.monotonic() - start < 40.0
         assert under_way.result(1)  # was answered
         assert next(watch).status == NOT_SERVING
