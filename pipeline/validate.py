@@ -45,7 +45,8 @@ def check_logs(config: Config) -> Iterator[str]:
     Raises:
         ConfigError: The key for people's data is missing.
         DataError: Files are missing or no time is valid; of logs that are read whole, also columns
-            are missing, types are wrong, too many rows are dead or a split is empty.
+            are missing, types are wrong, too many rows are dead, a split is empty or a gated task
+            has no mature train row.
     """
     privacy = dataset_privacy(config)
     root = Path(config.logs.root)
@@ -85,8 +86,10 @@ def check_logs(config: Config) -> Iterator[str]:
     yield from _tables(config, built)
     reasons = account_reasons(config.ranking, built.accounts, config.data_limits)
     # No fault of the logs: a sample of them, to try a configuration on, has too little of much.
-    for reason in [*reasons, *_untrained(config, built)]:
+    for reason in reasons:
         yield f"WARNING     the DataGate would refuse a run on these logs: {reason}"
+    if untrained := _untrained(config, built):
+        raise DataError("\n".join(untrained))
 
 
 def _streams(config: Config, logs: Mapping[str, ReadResult]) -> Iterator[str]:
@@ -160,7 +163,7 @@ def _labels(config: Config, built: BuiltExamples) -> Iterator[str]:
 
 
 def _untrained(config: Config, built: BuiltExamples) -> list[str]:
-    """Refuses gated outputs without a train row; the DataGate sees it in the statistics."""
+    """Names gated tasks that have nothing to learn from."""
     reasons = []
     for output in config.ranking.outputs:
         counts = built.accounts["labels"][output.name]["by_split"]["train"]

@@ -84,9 +84,8 @@ def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     base += ["--set", "evaluation.min_rows=1", "--set", "evaluation.min_positives=1"]
     assert tfx_pipeline.main(base) == 0
     assert "limit evaluation.min_rows" not in capsys.readouterr().out
-    assert tfx_pipeline.main([*base, "--set", "columns.clicked.join.window=1ms"]) == 0
-    told = capsys.readouterr().out
-    assert "stream clicks: " in told and "train rows with clicked true has a mature label" in told
+    lost = "train rows with clicked true has a mature label"
+    _fails([*base, "--set", "columns.clicked.join.window=1ms"], capsys, 2, lost)
     victim = sorted(logs.glob("clicks/*/*.parquet"))[1]
     content = victim.read_bytes()
     victim.write_bytes(content[: len(content) // 2])
