@@ -134,7 +134,8 @@ def _serve(options: dict[str, Any]) -> None:
         stop_at_end_of_input(stop_requested)
     settings = _server_options(options)
     # This imports TensorFlow, which --help and faults need not wait for.
-    from serving.server.server import EmbeddedServer, serve, write_whole
+    from serving.server.listening import write_whole
+    from serving.server.server import EmbeddedServer, serve
 
     # The deprecation of TensorFlow's session loader is known; it is what TF Serving does.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import signal
 import sys
 import threading
@@ -18,10 +17,10 @@ import grpc
 from prometheus_client import start_http_server
 
 from models.spec.errors import ConfigError
-from serving.errors import UnavailableError
 from serving.server.access import Access, is_loopback
 from serving.server.batching import BatchedModel, BatchThreads
 from serving.server.health import Health, enable_reflection
+from serving.server.listening import cannot_listen, write_port_file
 from serving.server.loading import load_version
 from serving.server.metrics import ServerMetrics
 from serving.server.model_config import ModelConfig
@@ -123,14 +122,10 @@ class EmbeddedServer:
         self._models.start()
         if self.options.port_file is not None:
             try:
-                write_whole(self.options.port_file, f"{self.port}\n")
-            except OSError as error:
+                write_port_file(self.options.port_file, self.port)
+            except ConfigError:
                 self.stop(0)
-                raise ConfigError(
-                    f"the port file {self.options.port_file} cannot be written",
-                    received=error.strerror,
-                    remedy="name a file in a directory that exists",
-                ) from None
+                raise
         names = ", ".join(config.name for config in self.options.model_configs())
         _LOG.info("listening on %s for %s", self.target, names)
 
@@ -210,7 +205,7 @@ class EmbeddedServer:
                 else self._server.add_secure_port(address, self._credentials)
             )
         except RuntimeError:  # gRPC says why on stderr only
-            raise _cannot_listen(options.host, options.port) from None
+            raise cannot_listen(options.host, options.port) from None
         try:
             if options.rest_port is not None:
                 port = options.rest_port
@@ -235,29 +230,10 @@ class EmbeddedServer:
             self._server.stop(None)
             if self._rest is not None:
                 self._rest.stop()
-            raise _cannot_listen(options.host, port) from None
+            raise cannot_listen(options.host, port) from None
 
     def _refresh_health(self) -> None:
         self._health.refresh()
-
-
-def _cannot_listen(host: str, port: int) -> UnavailableError:
-    return UnavailableError(
-        f"cannot listen on {host}:{port}",
-        constraint="a free port of this machine",
-        remedy="choose another port, or 0 to have one picked",
-    )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that readers see whole or not at all.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def serve(

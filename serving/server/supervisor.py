@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from models.spec.errors import PolyrankError
+from serving.server.listening import cannot_listen, write_port_file
 from serving.server.stop_signals import STOP_SIGNALS, stop_at_end_of_input
 
 _LOG = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Supervisor:
             if metrics_port is not None:
                 stack.enter_context(_exporter(workers, host, metrics_port))
             if (port_file := self._options.get("port_file")) is not None:
-                _write_port(port_file, port)
+                write_port_file(port_file, port)
             _LOG.info("%d workers listen on %s:%d", len(workers), host, port)
             while not self._stop.wait(_POLL_SECONDS):
                 for worker in workers:
@@ -216,35 +216,9 @@ def _held_port(host: str, port: int) -> Iterator[int]:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(chosen)
     except OSError:
-        raise _cannot_listen(host, port) from None
+        raise cannot_listen(host, port) from None
     with held:  # it never listens, so it is given no connection
         yield int(held.getsockname()[1])
-
-
-def _cannot_listen(host: str, port: int) -> PolyrankError:
-    return PolyrankError(
-        f"cannot listen on {host}:{port}",
-        constraint="a free port of this machine",
-        remedy="choose another port, or 0 to have one picked",
-    )
-
-
-def _write_port(file: Path, port: int) -> None:
-    """Writes the port file whole or not at all.
-
-    Raises:
-        PolyrankError: It cannot be written.
-    """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_text(f"{port}\n")
-        temporary.replace(file)
-    except OSError as error:
-        raise PolyrankError(
-            f"the port file {file} cannot be written",
-            received=error.strerror,
-            remedy="name a file in a directory that exists",
-        ) from None
 
 
 @contextmanager
@@ -259,7 +233,7 @@ def _exporter(workers: Sequence[_Worker], host: str, port: int) -> Iterator[None
     try:
         server, _ = start_http_server(port, host, _WorkerMetrics(workers))
     except OSError:
-        raise _cannot_listen(host, port) from None
+        raise cannot_listen(host, port) from None
     try:
         yield
     finally:
